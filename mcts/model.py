@@ -1,0 +1,96 @@
+"""What the search expects of a language model: the port that every engine implements.
+
+Tokens in, tokens out. A prompt is a chain of `Context` segments; the engine may keep the key/value
+entries of a segment for as long as somebody holds it, so identity, not content, is the cache key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Finish = Literal["stop", "length", "eos"]
+
+
+class ContextTooLong(Exception):
+    """The context leaves no room for a single new token in the model's window."""
+
+
+class Context:
+    """An immutable prompt: a parent and the token ids that this segment adds (none is legal)."""
+
+    __slots__ = ("__weakref__", "length", "parent", "token_ids")
+
+    def __init__(self, parent: Context | None, token_ids: tuple[int, ...]) -> None:
+        self.parent = parent
+        self.token_ids = token_ids
+        self.length: int = len(token_ids) + (parent.length if parent is not None else 0)
+
+    def segments(self) -> Iterator[Context]:
+        """The chain from this segment up to the root."""
+        node: Context | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def all_token_ids(self) -> list[int]:
+        """Every token id of the prompt, first to last: exactly what the model sees."""
+        parts = [segment.token_ids for segment in self.segments()]
+        return [token for part in reversed(parts) for token in part]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw samples. The noise of sample i is a function of (`key`, i) alone, so a sample depends
+    neither on the batch it was computed in nor on the order of requests."""
+
+    temperature: float = 0.0  # 0: the most likely token
+    top_p: float = 1.0
+    top_k: int = -1  # -1: no bound
+    max_tokens: int = 2000
+    stop: tuple[str, ...] = ()
+    key: tuple[int | str, ...] = ()  # (seed, question index, run, tag)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One continuation of a context.
+
+    token_ids: what was drawn, the tokens of the stop string included, an end-of-sequence token left out.
+    text: the text before the stop string.
+    logprob: the sum of the tokens' log-probabilities, before temperature, top-p and top-k.
+    stop: the stop string that ended the sample, or "".
+    ends: for each token the length of `text + stop + …` once it is added. Empty: `token_ids` spell `text`.
+    context: the segment (parent: the sampled context) that holds exactly `token_ids`, where the engine kept
+        their key/value entries. A prompt built on it computes none of them again.
+    """
+
+    token_ids: tuple[int, ...]
+    text: str
+    logprob: float
+    finish: Finish
+    stop: str = ""
+    ends: tuple[int, ...] = ()
+    context: Context | None = None
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """n samples of a context and the value of that context in (-1, 1), None without a value head."""
+
+    value: float | None
+    samples: tuple[Sample, ...]
+
+
+class LanguageModel(Protocol):
+    """Policy and value in one. Every method may be awaited from any number of coroutines at once."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of a piece of text, without special tokens."""
+
+    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
+        """`n` samples and the value of `context`, out of one prefill. Raises ContextTooLong."""
+
+    async def evaluate(self, context: Context) -> float:
+        """The value of `context` in (-1, 1); a later `sample` uses the same prefill. Raises ContextTooLong."""
