@@ -61,7 +61,9 @@ class Sample:
     text: the text before the stop string.
     logprob: the sum of the tokens' log-probabilities, before temperature, top-p and top-k.
     stop: the stop string that ended the sample, or "".
-    ends: for each token the length of `text + stop + …` once it is added. Empty: `token_ids` spell `text`.
+    overflow: what the last token says beyond the stop string.
+    ends: for each token the length of `text + stop + overflow` up to and including it (the bytes of one character
+        all end where the character does). Empty: `token_ids` spell `text`.
     context: the segment (parent: the sampled context) that holds exactly `token_ids`, where the engine kept
         their key/value entries. A prompt built on it computes none of them again.
     """
@@ -71,6 +73,7 @@ class Sample:
     logprob: float
     finish: Finish
     stop: str = ""
+    overflow: str = ""
     ends: tuple[int, ...] = ()
     context: Context | None = None
 
@@ -83,11 +86,29 @@ class Expansion:
     samples: tuple[Sample, ...]
 
 
+@dataclass
+class Usage:
+    """What an engine did for one question (all contexts of one root), in tokens.
+
+    prompt_tokens: the length of every prompt asked for, summed; of these `tokens_reused` came from kept key/value
+    entries. tokens_computed: positions that went through the network. tokens_generated: sampled tokens.
+    """
+
+    prompt_tokens: int = 0
+    tokens_computed: int = 0
+    tokens_reused: int = 0
+    tokens_generated: int = 0
+
+
 class LanguageModel(Protocol):
-    """Policy and value in one. Every method may be awaited from any number of coroutines at once."""
+    """Policy and value in one. Every method may be awaited from any number of coroutines at once.
+
+    An engine may also offer `encode_prompt(text) -> tuple[int, ...]` for the text that a prompt begins with (special
+    tokens included) and `usage(root: Context) -> Usage`.
+    """
 
     def encode(self, text: str) -> tuple[int, ...]:
-        """Token ids of a piece of text, without special tokens."""
+        """Token ids of a piece of text inside a prompt, without special tokens."""
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         """`n` samples and the value of `context`, out of one prefill. Raises ContextTooLong."""

@@ -1,0 +1,164 @@
+"""The configuration: the published keys, ours beside them, and errors that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Mode = Literal["mcts", "sbs", "react"]
+MarkupName = Literal["react", "react_sft"]
+Strategy = Literal["value", "puct", "q_value", "visit_count"]
+Vote = Literal["none", "majority", "value_weighted"]
+
+
+class UserError(Exception):
+    """Bad input. The message is one line: what is wrong, where, what would be right. Commands exit with 2."""
+
+
+class Config(BaseModel):
+    """One search. The first block holds the published keys with their published defaults, the second block ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    mode: Mode = "mcts"
+    model_dir: str | None = None
+    few_shot_path: str | None = None
+    prompt_path: str | None = None
+    num_few_shot: int = Field(2, ge=0)
+    create_local_llm: bool = False  # accepted for compatibility: an engine is always created when it is needed
+    prompt_wrap: MarkupName = "react"
+    result_unwrap: MarkupName = "react"
+    step_delim: str = "\n\n"
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(-1, ge=-1)
+    use_beam_search: bool = False
+    best_of: int = Field(1, ge=1)
+    max_tokens: int = Field(2000, ge=1)
+    seed: int | None = None
+    swap_space: int = Field(8, ge=0)  # accepted for compatibility: the published engine's swap, in GiB
+    n_generate_sample: int = Field(1, ge=1)  # B2
+    stop: tuple[str, ...] | None = None
+    step_beam_width: int = Field(1, ge=1)  # B1
+    max_depth: int = Field(4, ge=1)
+    iterations: int = Field(1, ge=1)  # MCTS simulations
+    max_total_time: float = Field(300, gt=0)  # seconds a question
+    reward_weight: float = 0.5  # accepted for compatibility: the published search never reads it
+    positive_reward: float = 1.0
+    negative_reward: float = -1.0
+    errors_threshold: int = Field(0, ge=0)
+    need_value_func: bool = False
+    update_leaf_value: bool = False
+    c_puct: float = Field(1.5, ge=0)
+    is_sampling: bool = False  # training: the answers are known and give the rewards
+    remove_duplicate: bool = False
+    prune: bool = False
+    mcts_infer_strategy: Strategy = "q_value"
+    batch_size: int = Field(-1, ge=-1)  # questions in flight; -1: 64
+    verbose: bool = False
+
+    first_play_urgency: float = 0.0  # Q of a child that was never visited
+    n_runs: int = Field(1, ge=1)  # searches of one question, decided by a majority (Maj@k)
+    vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
+    code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
+    code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"  # how an observation is written
+    sandbox: Literal["auto", "required", "off"] = "auto"
+    engine: Literal["transformers"] = "transformers"
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_rows: int = Field(256, ge=1)  # sequences decoded together
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop_is_a_list(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return (value,)
+        return tuple(value) if isinstance(value, list) else value
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> Config:
+        if self.prompt_wrap != self.result_unwrap:
+            raise ValueError(f"prompt_wrap is {self.prompt_wrap} but result_unwrap is {self.result_unwrap}: use one")
+        if self.use_beam_search or self.best_of > 1:
+            raise ValueError(
+                "use_beam_search and best_of > 1 ask for token-level search, which is not supported: "
+                "use mode sbs with step_beam_width and n_generate_sample"
+            )
+        if self.mode == "mcts" and not self.is_sampling and not self.need_value_func:
+            raise ValueError(
+                "mode mcts without is_sampling judges answers by the value head: "
+                "set need_value_func: true, or is_sampling: true when the answers are known"
+            )
+        return self
+
+    @property
+    def questions_in_flight(self) -> int:
+        return self.batch_size if self.batch_size > 0 else 64
+
+    def fingerprint(self) -> str:
+        """A hash of every key that shapes a tree: runs with the same one may be continued."""
+        neutral = {"batch_size", "verbose", "device", "max_rows", "create_local_llm", "swap_space", "model_dir", "sandbox"}
+        keys = json.dumps(self.model_dump(exclude=neutral), sort_keys=True)
+        return hashlib.sha256(keys.encode()).hexdigest()[:16]
+
+
+def _nearest(key: str) -> str:
+    close = difflib.get_close_matches(key, Config.model_fields, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"][:1])
+    if first["type"] == "extra_forbidden":
+        return f"{source}: unknown key {key!r}{_nearest(key)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return f"{source}: {message}"
+    return f"{source}: key {key!r}: {message[:1].lower()}{message[1:]}, found {first['input']!r}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise UserError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise UserError(f"{path}: expected key: value lines, found {type(data).__name__}")
+    return data
+
+
+def _parse_override(item: str) -> tuple[str, Any]:
+    key, equals, value = item.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--set {item}: expected key=value, such as --set iterations=40")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {item}: the value is not valid YAML; quote it") from None
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads a YAML configuration; `overrides` are key=value items that win over the file. Raises UserError."""
+    data = _read_yaml(Path(path))
+    changes = dict(_parse_override(item) for item in overrides)
+    source = str(path) if not changes else f"{path} with --set {' '.join(overrides)}"
+    try:
+        return Config.model_validate(data | changes)
+    except ValidationError as error:
+        raise UserError(_explain(error, source)) from None

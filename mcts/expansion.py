@@ -1,0 +1,166 @@
+"""One expansion: samples become child nodes, code is run, answers are read. Every search mode stands on it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from mcts.config import Config
+from mcts.interpreter import Interpreter
+from mcts.markup import PYTHON_INTERPRETER, Markup, Step
+from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
+from mcts.tree import TOO_DEEP, TOO_MANY_ERRORS, UNPARSABLE, Node
+
+Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
+"""(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
+
+Watcher = Callable[[Node], None]
+"""Called for each new node."""
+
+
+@dataclass
+class Counts:
+    """What a question cost, as the search sees it."""
+
+    simulations: int = 0
+    samples: int = 0
+    tokens_sampled: int = 0
+    evaluations: int = 0
+    snippets: int = 0
+    code_seconds: float = 0.0
+
+
+def continuation(model: LanguageModel, parent: Context, sample: Sample, written: str) -> tuple[tuple[int, ...], Context]:
+    """The prompt that continues `parent` with the step `written`, and the token ids that this adds.
+
+    Keeps the sampled tokens as far as they spell the beginning of `written` (the model goes on from what it
+    really wrote, and its key/value entries stay good) and encodes only the rest: the stop string that the engine
+    cut off, the observation, the delimiter.
+    """
+    raw = sample.text + sample.stop + sample.overflow
+    ends = sample.ends or (len(sample.text),) * len(sample.token_ids)
+    common = next((i for i, (a, b) in enumerate(zip(raw, written, strict=False)) if a != b), min(len(raw), len(written)))
+    kept = sum(1 for end in ends if end <= common)
+    spelled = ends[kept - 1] if kept else 0
+    rest = model.encode(written[spelled:])
+    if kept == len(sample.token_ids) and sample.context is not None:
+        return sample.token_ids + rest, Context(sample.context, rest)
+    token_ids = sample.token_ids[:kept] + rest
+    return token_ids, Context(parent, token_ids)
+
+
+@dataclass
+class Expander:
+    """Grows a tree for one question.
+
+    key: (seed, question index, run), the origin of all noise in the tree; the tag of a node completes it.
+    watcher: called for each new node, once its step is read and its code has run.
+    """
+
+    config: Config
+    model: LanguageModel
+    markup: Markup
+    interpreter: Interpreter
+    key: tuple[int | str, ...] = ()
+    watcher: Watcher | None = None
+    counts: Counts = field(default_factory=Counts)
+
+    def prompt(self, question: str) -> Context:
+        """The prompt of a question before its first step."""
+        encode = getattr(self.model, "encode_prompt", self.model.encode)
+        return Context(None, tuple(encode(self.markup.prompt(question))))
+
+    def root(self, question: str, prompt: Context) -> Node:
+        """The root of a new tree on `prompt`, which several trees of one question may share."""
+        return Node(extra_info=f"question: {question}", token_ids=prompt.token_ids, context=prompt)
+
+    async def expand(self, node: Node, n: int) -> float | None:
+        """Samples `n` next steps of `node`, makes them its children and returns the value of `node`.
+
+        Raises ContextTooLong where the model's window is full.
+        """
+        assert node.context is not None
+        config = self.config
+        params = Sampling(
+            config.temperature, config.top_p, config.top_k, config.max_tokens, config.stop or (), (*self.key, node.tag)
+        )
+        expansion = await self.model.sample(node.context, n, params)
+        self.counts.samples += len(expansion.samples)
+        self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
+        steps = self._distinct(node, expansion.samples)
+        await asyncio.gather(*(self._finish(child, sample, node.context) for child, sample in steps))
+        node.children = [child for child, _ in steps]  # only now: a search stopped meanwhile has no half-made child
+        if self.watcher is not None:
+            for child in node.children:
+                self.watcher(child)
+        return expansion.value
+
+    def _distinct(self, node: Node, samples: Sequence[Sample]) -> list[tuple[Node, Sample]]:
+        """A new child for each sample, or with `remove_duplicate` for each distinct text (the first one's)."""
+        steps: list[tuple[Node, Sample]] = []
+        first: dict[str, Node] = {}
+        for index, sample in enumerate(samples):
+            text = sample.text.strip()
+            if self.config.remove_duplicate and text in first:
+                first[text].duplicates += 1
+                continue
+            prior = math.exp(sample.logprob / max(1, len(sample.token_ids)))
+            child = Node(f"{node.tag}.{index}", node, node.depth + 1, prior=prior, logprob=sample.logprob)
+            child.finish = sample.finish
+            first[text] = child
+            steps.append((child, sample))
+        return steps
+
+    async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
+        """Reads the step, runs its code and decides whether the child is terminal."""
+        step = self.markup.read(sample.text)
+        child.text = step.text
+        if not step.parsable:
+            self._fail(child, UNPARSABLE)
+        elif step.code:
+            await self._run(child, step)
+        else:
+            child.final_answer = step.final_answer
+            child.terminal = True
+        if not child.terminal and child.depth > self.config.max_depth:
+            self._fail(child, TOO_DEEP)
+        if step.parsable:
+            written = child.text + self.markup.step_delim
+            child.token_ids, child.context = continuation(self.model, parent, sample, written)
+        else:
+            child.token_ids = sample.token_ids
+        if child.failed:
+            child.release()
+
+    async def _run(self, child: Node, step: Step) -> None:
+        assert child.parent is not None
+        child.action, child.action_input = PYTHON_INTERPRETER, step.code
+        execution = await self.interpreter.run(child.parent.state, step.code)
+        self.counts.snippets += 1
+        self.counts.code_seconds += execution.seconds
+        child.text = self.markup.observed(step, execution.observation)
+        child.state = execution.state
+        if "Error" in execution.observation:
+            child.errors = child.parent.errors + 1
+            if child.errors > self.config.errors_threshold:
+                self._fail(child, TOO_MANY_ERRORS)
+
+    @staticmethod
+    def _fail(child: Node, reason: str) -> None:
+        child.final_answer = reason
+        child.terminal = True
+
+    async def evaluate(self, nodes: Sequence[Node]) -> None:
+        """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""
+        self.counts.evaluations += len(nodes)
+        await asyncio.gather(*(self._evaluate(node) for node in nodes))
+
+    async def _evaluate(self, node: Node) -> None:
+        assert node.context is not None
+        try:
+            node.value = await self.model.evaluate(node.context)
+        except ContextTooLong:
+            node.value = self.config.negative_reward
+            node.terminal = True

@@ -1,0 +1,217 @@
+"""Question files in, tree files out: streamed, appended at once, continued after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mcts.config import UserError
+
+SCHEMA = "arbor/1"
+
+
+@dataclass(frozen=True)
+class Question:
+    """One item of a question file. index: its position; where: file and line (or item) for error messages."""
+
+    index: int
+    item: dict[str, Any]
+    where: str
+
+    @property
+    def text(self) -> str:
+        return str(self.item["question"])
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """The accepted answers; empty when none is known."""
+        answer = self.item.get("answer")
+        if answer is None:
+            return ()
+        return tuple(str(one) for one in answer) if isinstance(answer, list) else (str(answer),)
+
+
+def _items(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, item) of a .jsonl file line by line, or of a .json file."""
+    try:
+        if path.suffix == ".json":
+            data = json.loads(path.read_text(encoding="utf-8"))
+            data = data.get("example") if isinstance(data, dict) else data
+            if not isinstance(data, list):
+                raise UserError(f'{path}: expected a list of items or {{"example": [...]}}')
+            for number, item in enumerate(data):
+                yield f"{path}: item {number}", item
+            return
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}:{number}", _parse(line, f"{path}:{number}")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such question file") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
+
+
+def read_questions(path: str | Path, *, need_answer: bool = False) -> Iterator[Question]:
+    """The questions of a .json or .jsonl file, one at a time. Raises UserError with file and line."""
+    for index, (where, item) in enumerate(_items(Path(path))):
+        if not isinstance(item, dict):
+            raise UserError(f"{where}: expected an object with a question, found {type(item).__name__}")
+        if not isinstance(item.get("question"), str) or not item["question"].strip():
+            raise UserError(f'{where}: "question" is missing or not a text')
+        question = Question(index, item, where)
+        if need_answer and not question.answers:
+            raise UserError(f'{where}: "answer" is missing; is_sampling needs the answers')
+        yield question
+
+
+def count_questions(path: str | Path, *, need_answer: bool = False) -> int:
+    """Reads a question file through once, so that a bad line is found before any work is done.
+
+    Raises UserError, also for an empty file.
+    """
+    count = sum(1 for _ in read_questions(path, need_answer=need_answer))
+    if count == 0:
+        raise UserError(f"{path}: no question in it")
+    return count
+
+
+def read_tree_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, record) of every line of a tree file. Raises UserError with file and line."""
+    empty = True
+    for where, record in _items(Path(path)):
+        if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
+            raise UserError(f'{where}: expected an object with a tree under "react"')
+        empty = False
+        yield where, record
+    if empty:
+        raise UserError(f"{path}: no tree in it")
+
+
+class TreeWriter:
+    """Appends one line a question and knows which questions are done.
+
+    A line is written with a single system call, so a killed run leaves at most one torn line, which the next run
+    cuts off. `finish` puts the lines in the order of the questions.
+    """
+
+    def __init__(self, path: str | Path, fingerprint: str) -> None:
+        self.path = Path(path)
+        self.fingerprint = fingerprint
+        self.done: dict[int, str] = {}  # question index → its text
+        self.seed: int | None = None
+        self._file: IO[bytes] | None = None
+
+    def open(self, *, resume: bool) -> None:
+        """Opens the file for appending. Raises UserError rather than mix or overwrite runs."""
+        if self.path.exists() and self.path.stat().st_size:
+            if not resume:
+                raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
+            self._read_back()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+
+    def _read_back(self) -> None:
+        size = 0
+        with self.path.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.endswith(b"\n"):
+                    break
+                self._note(line, f"{self.path}:{number}")
+                size += len(line)
+        os.truncate(self.path, size)
+
+    def _note(self, line: bytes, where: str) -> None:
+        try:
+            record = json.loads(line)
+            meta = record["meta"]
+            index, fingerprint, seed, question = meta["index"], meta["fingerprint"], meta["seed"], record["question"]
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{where}: not a line that this command wrote; choose another --output") from None
+        if fingerprint != self.fingerprint:
+            raise UserError(f"{where}: written with another configuration or model; choose another --output")
+        self.done[index] = question
+        self.seed = seed
+
+    def append(self, index: int, record: Mapping[str, Any]) -> None:
+        """Writes a finished question; it is on disk (in the system's cache) on return."""
+        assert self._file is not None, "open() comes first"
+        line = memoryview(_encode(record))
+        while line:
+            line = line[self._file.write(line) or 0 :]
+        self.done[index] = str(record["question"])
+
+    def finish(self) -> None:
+        """Sorts the lines by question, through a temporary file in the same folder, and flushes them to the disk."""
+        self.close()
+        offsets: list[tuple[int, int, int]] = []
+        position = 0
+        with self.path.open("rb") as lines:
+            for line in lines:
+                offsets.append((json.loads(line)["meta"]["index"], position, len(line)))
+                position += len(line)
+        if offsets == sorted(offsets):
+            return
+        with (
+            self.path.open("rb") as source,
+            tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as target,
+        ):
+            for _, start, length in sorted(offsets):
+                source.seek(start)
+                target.write(source.read(length))
+            target.flush()
+            os.fsync(target.fileno())
+        os.chmod(target.name, self.path.stat().st_mode)
+        os.replace(target.name, self.path)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _encode(record: Mapping[str, Any]) -> bytes:
+    try:
+        text = json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+        text = json.dumps(record).encode()
+    return text + b"\n"
+
+
+def unfinished_output(pattern: Path, fingerprint: str, total: int) -> Path | None:
+    """The newest file `pattern`.<14 digits>.jsonl of the same configuration that lacks questions, if there is one."""
+    stamp = "[0-9]" * 14
+    for path in sorted(pattern.parent.glob(f"{_escape(pattern.name)}.{stamp}.jsonl"), reverse=True):
+        try:
+            with path.open("rb") as lines:
+                first = lines.readline()
+                count = (1 if first.endswith(b"\n") else 0) + sum(1 for line in lines if line.endswith(b"\n"))
+            same = not count or json.loads(first)["meta"]["fingerprint"] == fingerprint
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        if same and count < total:
+            return path
+    return None
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{char}]" if char in "*?[" else char for char in name)

@@ -1,0 +1,41 @@
+"""Decisions on a finished tree: prune, then walk down level by level and collect answers."""
+
+from __future__ import annotations
+
+from mcts.rules import STRATEGIES
+from mcts.tree import Node, walk
+
+def pruned_nodes(root: Node) -> set[Node]:
+    """The nodes below which no answer stands."""
+    pruned: set[Node] = set()
+    for node in reversed(list(walk(root))):
+        if (all(child in pruned for child in node.children)) if node.children else not node.answered:
+            pruned.add(node)
+    return pruned
+
+
+def offline_inference(
+    root: Node, *, strategy: str = "q_value", beam_width: int = 1, samples: int = 5, prune: bool = True, c_puct: float = 1.25
+) -> list[Node]:
+    """The answers of a saved or finished tree, best first; the first is the prediction.
+
+    From the root down, the children of the kept nodes are ranked by `strategy` and cut to the beam; a kept answer
+    leaves the beam and narrows it by one, and so does a kept node that leads nowhere. Children with an index of
+    `beam_width` · `samples` and above are not seen.
+    """
+    score = STRATEGIES[strategy]
+    pruned = pruned_nodes(root) if prune else set()
+    answers: list[Node] = []
+    level, width = [root], beam_width
+    while level and width > 0:
+        children = [
+            child
+            for node in level
+            for child in node.children
+            if child not in pruned and int(child.tag.rpartition(".")[2]) < beam_width * samples
+        ]
+        kept = sorted(children, key=lambda child: score(child, c_puct), reverse=True)[:width]
+        answers += [node for node in kept if node.answered and not node.children]
+        level = [node for node in kept if node.children]
+        width -= len(kept) - len(level)
+    return sorted(answers, key=lambda node: score(node, c_puct), reverse=True)

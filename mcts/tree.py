@@ -1,0 +1,180 @@
+"""Nodes, trees and their published file form (tag → node, breadth first)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcts.interpreter import State
+from mcts.model import Context
+
+NOT_EVALUATED = -100.0
+UNPARSABLE = "Fail to generate parsable text for next step."
+TOO_DEEP = "Fail to sove the problem within limited steps."  # the published spelling: files must stay comparable
+TOO_MANY_ERRORS = "Too many consecutive steps have code errors."
+FAILURES = frozenset({UNPARSABLE, TOO_DEEP, TOO_MANY_ERRORS, TOO_DEEP.replace("sove", "solve")})
+
+
+class TreeError(ValueError):
+    """A saved tree that is not in the published format; the message names the tag."""
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A partial solution: its parent's, plus one step.
+
+    value: the value head's estimate in (-1, 1), NOT_EVALUATED before it is known.
+    prior: exp(log-probability / tokens) of the step. Q = value_sum / visit_count.
+    logprob: sum over the step's sampled tokens. token_ids: what the step adds to the prompt, observation included.
+    closed: no leaf below this node can be expanded any more.
+    """
+
+    tag: str = "0"
+    parent: Node | None = None
+    depth: int = 0
+    text: str = ""
+    extra_info: str = ""
+    action: str = ""
+    action_input: str = ""
+    final_answer: str = ""
+    value: float = NOT_EVALUATED
+    prior: float = 1.0
+    visit_count: int = 0
+    value_sum: float = 0.0
+    children: list[Node] = field(default_factory=list)
+    terminal: bool = False
+    closed: bool = False
+    reward: float | None = None
+    logprob: float | None = None
+    finish: str = ""
+    token_ids: tuple[int, ...] = ()
+    duplicates: int = 0
+    errors: int = 0  # consecutive code errors up to and including this step
+    context: Context | None = None
+    state: State | None = None
+
+    @property
+    def q_value(self) -> float:
+        return self.value_sum / self.visit_count if self.visit_count else 0.0
+
+    @property
+    def answered(self) -> bool:
+        """A terminal node that holds an answer, not one of the failure messages."""
+        return bool(self.final_answer) and self.final_answer not in FAILURES
+
+    @property
+    def failed(self) -> bool:
+        return self.terminal and not self.answered
+
+    def path(self) -> list[Node]:
+        """The steps from the root's child down to this node."""
+        nodes: list[Node] = []
+        node = self
+        while node.parent is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+    def close(self) -> None:
+        """Marks the node as exhausted, and every ancestor whose children are all exhausted.
+        An exhausted node is not built upon, so it lets go of what the engine and the interpreter keep for it."""
+        node: Node | None = self
+        while node is not None and all(child.closed for child in node.children):
+            node.closed = True
+            node.release()
+            node = node.parent
+
+    def release(self) -> None:
+        """Lets go of the key/value entries and the interpreter state: the node will not be built upon."""
+        self.context = None
+        self.state = None
+
+
+def walk(root: Node) -> Iterator[Node]:
+    """All nodes, breadth first."""
+    queue = deque([root])
+    while queue:
+        node = queue.popleft()
+        yield node
+        queue.extend(node.children)
+
+
+def solution_text(node: Node, step_delim: str) -> str:
+    """The solution that ends in `node`, as a person reads it."""
+    return step_delim.join(step.text for step in node.path())
+
+
+def _node_record(node: Node, searched: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "text": node.text,
+        "extra_info": node.extra_info,
+        "action": node.action,
+        "action_input": node.action_input,
+        "final_answer": node.final_answer,
+        "value": int(NOT_EVALUATED) if node.value == NOT_EVALUATED else node.value,
+    }
+    if searched:
+        record |= {"q_value": node.q_value, "prior": node.prior, "visit_count": node.visit_count}
+    record |= {"token_ids": list(node.token_ids), "terminal": node.terminal}
+    optional = {"logprob": node.logprob, "reward": node.reward, "finish": node.finish, "duplicates": node.duplicates}
+    return record | {key: value for key, value in optional.items() if value not in (None, "") and value != 0}
+
+
+def to_record(root: Node, *, searched: bool) -> dict[str, Any]:
+    """The published form of a tree. `searched` adds q_value, prior and visit_count (MCTS)."""
+    return {node.tag: _node_record(node, searched) for node in walk(root)}
+
+
+def _read_node(tag: str, record: Any, parent: Node | None) -> Node:
+    if not isinstance(record, Mapping):
+        raise TreeError(f"node {tag}: expected an object, found {type(record).__name__}")
+    try:
+        visits = int(record.get("visit_count", 0))
+        answer = str(record.get("final_answer") or "")
+        return Node(
+            tag=tag,
+            parent=parent,
+            depth=tag.count("."),
+            text=str(record["text"]),
+            extra_info=str(record.get("extra_info", "")),
+            action=str(record.get("action", "")),
+            action_input=str(record.get("action_input", "")),
+            final_answer=answer,
+            value=float(record.get("value", NOT_EVALUATED)),
+            prior=float(record.get("prior", 1.0)),
+            visit_count=visits,
+            value_sum=float(record.get("q_value", 0.0)) * visits,
+            terminal=bool(record.get("terminal", bool(answer))),
+            reward=record.get("reward"),
+            logprob=record.get("logprob"),
+            finish=str(record.get("finish", "")),
+            token_ids=tuple(record.get("token_ids", ())),
+            duplicates=int(record.get("duplicates", 0)),
+        )
+    except KeyError as error:
+        raise TreeError(f"node {tag}: field {error} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise TreeError(f"node {tag}: {error}") from None
+
+
+def from_record(record: Any) -> Node:
+    """Reads a saved tree, the published form or ours, in any order of tags.
+
+    Raises TreeError where a tag has no parent or a field is missing or of the wrong type.
+    """
+    if not isinstance(record, Mapping) or "0" not in record:
+        raise TreeError('no root: expected an object with a node "0"')
+    tags = [tag for tag in record if tag != "solutions"]
+    if bad := [tag for tag in tags if not all(part.isdigit() for part in tag.split("."))]:
+        raise TreeError(f"tag {bad[0]!r}: expected numbers joined by dots, such as 0.2.1")
+    nodes: dict[str, Node] = {}
+    for tag in sorted(tags, key=lambda tag: [int(part) for part in tag.split(".")]):
+        parent = nodes.get(tag.rpartition(".")[0])
+        if parent is None and tag != "0":
+            raise TreeError(f"node {tag}: its parent {tag.rpartition('.')[0]!r} is not in the tree")
+        nodes[tag] = _read_node(tag, record[tag], parent)
+        if parent is not None:
+            parent.children.append(nodes[tag])
+    return nodes["0"]
