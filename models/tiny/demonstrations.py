@@ -1,0 +1,92 @@
+"""Solutions of a deliberately weak solver, from which the first policy is learned.
+
+The solver moves in the right direction most of the time, but seldom by the right amount, guesses afresh now and
+then, sometimes stops early and always stops at its limit of tries: most of its answers are wrong. What is left
+for search is to tell good tries from bad ones.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from models.tiny.problems import Problem
+
+TRIES = 6
+LOWEST, HIGHEST = 1, 99
+
+PROMPT = "<question> {question} </question>\n"
+CODE_STEP = "<step>\n<p>\n{thought}\n</p>\n<code>\n```python\n{code}\n```\n</code>"
+OBSERVATION = "\n<output>\n{observation}\n</output>\n</step>\n"
+FINAL_STEP = "<step>\n<p>\n{thought}\n</p>\n<p>\nFinal Answer: {answer}\n</p>\n</step>"
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A prompt and the texts that follow it in turn: (by the policy, by the environment)."""
+
+    prompt: str
+    steps: tuple[tuple[str, str], ...]
+    answer: int
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How weak the solver is, as probabilities."""
+
+    fresh: float = 0.12
+    astray: float = 0.12
+    aimed: float = 0.45  # a move by about the right distance, else by any
+    stop_early: float = 0.03
+    slip: float = 0.35  # a wrong operation in plain arithmetic
+
+
+def next_guess(rng: random.Random, guess: int, value: Any, root: int, habits: Habits) -> tuple[str, int]:
+    """A thought and the next value to try after `guess` gave f = `value`."""
+    if not isinstance(value, int) or rng.random() < habits.fresh:
+        return "Guess again.", rng.randint(5, 95)
+    too_big = (value > 0) != (rng.random() < habits.astray)
+    if rng.random() < habits.aimed:
+        distance = max(1, round(abs(guess - root) * rng.uniform(0.4, 1.6)))
+    else:
+        distance = round(math.exp(rng.uniform(0, math.log(40))))
+    guess += -distance if too_big else distance
+    return ("Too big." if too_big else "Too small."), min(HIGHEST, max(LOWEST, guess))
+
+
+def guess_and_check(problem: Problem, rng: random.Random, habits: Habits) -> Solution:
+    f: Callable[[int], Any] = eval(f"lambda x: {problem.residual}")  # our own generator's text
+    thought, guess = "Look for f(x)=0.", rng.randint(5, 95)
+    code = f"f=lambda x:{problem.residual}\nprint(f({guess}))"
+    steps = []
+    for _ in range(TRIES):
+        value = f(guess)
+        steps.append((CODE_STEP.format(thought=thought, code=code), OBSERVATION.format(observation=value)))
+        if value in (0, (0, 0)) or rng.random() < habits.stop_early:
+            break
+        thought, following = next_guess(rng, guess, value, problem.answer, habits)
+        code = f"print(f({following}))"
+        guess = following
+    steps.append((FINAL_STEP.format(thought=f"So x={guess}.", answer=guess), "\n"))
+    return Solution(PROMPT.format(question=problem.question), tuple(steps), guess)
+
+
+def plain_arithmetic(problem: Problem, rng: random.Random, habits: Habits) -> Solution:
+    code = problem.residual
+    if rng.random() < habits.slip:
+        code = code.replace("+", "-") if "+" in code else code.replace("-", "+")
+    answer = int(eval(code))  # our own generator's text
+    steps = (
+        (CODE_STEP.format(thought="Count.", code=f"print({code})"), OBSERVATION.format(observation=answer)),
+        (FINAL_STEP.format(thought="Counted.", answer=answer), "\n"),
+    )
+    return Solution(PROMPT.format(question=problem.question), steps, answer)
+
+
+def demonstrate(problem: Problem, rng: random.Random, habits: Habits | None = None) -> Solution:
+    """One weak attempt at a problem."""
+    solve = plain_arithmetic if problem.family == "shop" else guess_and_check
+    return solve(problem, rng, habits or Habits())

@@ -1,0 +1,87 @@
+import json
+from random import Random
+
+import pytest
+
+from models.tiny.demonstrations import demonstrate
+from models.tiny.problems import DATA, FAMILIES, SEEDS, generate, main, split_of, stream
+
+
+def test_same_seed_same_problems_other_seed_others():
+    assert generate(5, 50) == generate(5, 50)
+    assert not set(generate(5, 50)) & set(generate(6, 50))
+
+
+def test_residual_is_zero_exactly_at_the_answer():
+    for problem in generate(17, 600, "train"):
+        if problem.family == "shop":
+            assert eval(problem.residual) == problem.answer
+            continue
+        f = eval(f"lambda x: {problem.residual}")
+        zero = (0, 0) if problem.family == "remainders" else 0
+        assert [x for x in range(1, problem.answer + 1) if f(x) == zero] == [problem.answer], problem
+
+
+def test_residual_is_negative_below_and_positive_above_the_answer():
+    for problem in generate(18, 600, "train"):
+        if problem.family in ("shop", "remainders"):
+            continue
+        f = eval(f"lambda x: {problem.residual}")
+        assert all(f(x) < 0 for x in range(1, problem.answer)), problem
+        assert f(problem.answer + 1) > 0 or problem.family == "sum_product", problem
+
+
+@pytest.mark.parametrize("seed", [3, 41])
+def test_splits_share_no_question_and_no_equation(seed):
+    train = generate(SEEDS["train"], 4000, "train")
+    for split in ("dev", "test"):
+        others = generate(seed, 400, split)
+        assert not {p.question for p in train} & {p.question for p in others}
+        assert not {(p.family, p.residual) for p in train} & {(p.family, p.residual) for p in others}
+        assert all(split_of(p) == split for p in others)
+
+
+def test_every_family_occurs_and_has_very_many_distinct_equations():
+    problems = generate(7, 4000, "train")
+    for family in FAMILIES:
+        equations = [p.residual for p in problems if p.family == family]
+        assert len(equations) > 50
+        assert len(set(equations)) > 0.85 * len(equations), family
+
+
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_shipped_sets_come_from_their_stated_seeds(split):
+    path = DATA / {"dev": "dev.jsonl", "test": "heldout.jsonl"}[split]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) >= 500
+    expected = generate(SEEDS[split], len(rows), split)
+    assert rows == [{"question": p.question, "answer": str(p.answer), "family": p.family} for p in expected]
+
+
+def test_no_demonstration_shows_a_heldout_question():
+    heldout = {json.loads(line)["question"] for line in (DATA / "heldout.jsonl").read_text().splitlines()}
+    rng = Random(0)
+    prompts = [demonstrate(p, rng).prompt for p, _ in zip(stream(SEEDS["train"], "train"), range(5000), strict=False)]
+    assert not any(prompt.removeprefix("<question> ").removesuffix(" </question>\n") in heldout for prompt in prompts)
+
+
+def test_command_writes_rows_that_a_search_can_read(tmp_path):
+    path = tmp_path / "fresh.jsonl"
+    main(["--seed", "9", "--n", "30", "--output", str(path)])
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 30
+    assert all(set(row) == {"question", "answer", "family"} and row["answer"].isdigit() for row in rows)
+
+
+def test_command_refuses_a_count_below_one(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--n", "0", "--output", str(tmp_path / "x.jsonl")])
+    assert stop.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_demonstrations_are_weak_but_not_hopeless():
+    rng = Random(3)
+    problems = generate(4, 3000, "train")
+    right = sum(demonstrate(p, rng).answer == p.answer for p in problems) / len(problems)
+    assert 0.2 < right < 0.5
