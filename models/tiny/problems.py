@@ -181,7 +181,7 @@ def shop(rng: random.Random) -> Problem:
             (f"{start} and gives {part} away. How many are left?", whole - part, f"{packs}*{size}-{part}"),
             (f"{start} and finds {part} more. How many are there now?", whole + part, f"{packs}*{size}+{part}"),
             (
-                f"{start}, then {part} more boxes. How many are there?",
+                f"{start}, then {part} more boxes. How many in all?",
                 (packs + part) * size,
                 f"({packs}+{part})*{size}",
             ),
