@@ -1,0 +1,246 @@
+"""The transformers engine: any causal language model folder as policy and value, on a CPU or a GPU.
+
+It forms batches from whatever requests are there at each step. Not covered: tensor parallelism, paged memory (a row
+is as long as the longest running one) and models whose layers are not all full attention.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from mcts.config import UserError
+from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
+from models.batch import Batch, Request
+from models.kv import ContextStore
+from models.network import ATTENTION, Network, register_attention
+from models.text import Tokenizer
+from models.value_head import ValueHead, load_value_head
+
+PATIENCE_STEPS = 4  # decoding steps that a lone new prompt waits for company while many rows run
+
+
+@dataclass
+class Totals(Usage):
+    """What the engine did since it was made. busy_seconds: time in which a step was running."""
+
+    busy_seconds: float = 0.0
+    steps: int = 0
+
+
+class TransformersModel:
+    """`LanguageModel` over a transformers model. May be used from several event loops, one after another."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        head: ValueHead | None = None,
+        *,
+        max_rows: int = 256,
+        max_kept_tokens: int = 1 << 22,
+    ) -> None:
+        """max_rows: samples decoded together. max_kept_tokens: prompt positions whose entries are kept for reuse;
+        the least recently used are computed again when they are needed."""
+        self.tokenizer = Tokenizer(tokenizer)
+        self.max_rows = max_rows
+        self._network = Network(model, head)
+        self._batch = Batch(self._network, self.tokenizer, ContextStore(max_kept_tokens), _eos_ids(model, tokenizer))
+        self._usage: weakref.WeakKeyDictionary[Context, Usage] = weakref.WeakKeyDictionary()
+        self._pending: deque[tuple[Request, asyncio.Future[Request]]] = deque()
+        self._running: dict[Request, asyncio.Future[Request]] = {}
+        self._serving: asyncio.Task[None] | None = None
+        self._waited = 0
+        self._executor = ThreadPoolExecutor(1, "engine")
+        self.totals = Totals()
+
+    @classmethod
+    def load(
+        cls,
+        model_dir: str | Path,
+        *,
+        need_value: bool = True,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_rows: int = 256,
+        max_kept_tokens: int = 1 << 22,
+    ) -> TransformersModel:
+        """Reads a model folder (weights, tokenizer, and the value head when `need_value`). Never runs code from it.
+
+        Raises UserError where something is missing or unreadable.
+        """
+        folder = check_model_dir(model_dir)
+        register_attention()
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        on_cpu = torch.device(device).type == "cpu"
+        torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=torch_dtype,
+                attn_implementation=ATTENTION,
+                local_files_only=True,
+                trust_remote_code=False,
+            ).to(device)
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{folder}: cannot be loaded as a causal language model: {_first_line(error)}") from None
+        head = load_value_head(folder).to(device) if need_value else None
+        if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
+            raise UserError(f"{folder}: the value head is for another model: {head.summary.in_features} inputs")
+        return cls(model, tokenizer, head, max_rows=max_rows, max_kept_tokens=max_kept_tokens)
+
+    # --- the port
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return self.tokenizer.encode(text)
+
+    def encode_prompt(self, text: str) -> tuple[int, ...]:
+        return self.tokenizer.encode_start(text)
+
+    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
+        if context.length >= self._network.window:
+            raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self._network.window}")
+        return (await self._submit(Request(context, n, params, self._bills(context)))).expansion
+
+    async def evaluate(self, context: Context) -> float:
+        if self._network.head is None:
+            raise UserError("this model was loaded without its value head: set need_value_func: true")
+        if context.length > self._network.window:
+            raise ContextTooLong(f"{context.length} tokens do not fit a window of {self._network.window}")
+        value = (await self._submit(Request(context, usages=self._bills(context)))).value
+        assert value is not None
+        return value
+
+    def usage(self, root: Context) -> Usage:
+        """What was done for all prompts that begin with `root`."""
+        return self._usage.get(root, Usage())
+
+    def _bills(self, context: Context) -> tuple[Usage, Usage]:
+        *_, root = context.segments()
+        usage = self._usage.get(root)
+        if usage is None:
+            usage = self._usage[root] = Usage()
+        return usage, self.totals
+
+    # --- serving
+
+    async def _submit(self, request: Request) -> Request:
+        future: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
+        self._pending.append((request, future))
+        if self._serving is None or self._serving.done():
+            self._serving = asyncio.create_task(self._serve())
+        try:
+            return await future
+        except asyncio.CancelledError:
+            request.cancelled = True
+            raise
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while self._pending or self._batch.rows:
+                admitted = self._take()
+                started = time.perf_counter()
+                finished = await loop.run_in_executor(self._executor, self._batch.step, admitted)
+                self.totals.busy_seconds += time.perf_counter() - started
+                self.totals.steps += 1
+                for request in finished:
+                    future = self._running.pop(request)
+                    if not future.done():
+                        future.set_result(request)
+                self._forget_cancelled()
+                await asyncio.sleep(0)  # those who got an answer may ask the next question before the next step
+        except BaseException as error:
+            self._fail(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _take(self) -> list[Request]:
+        """The waiting requests that go into the next step, first come first served, bounded by `max_rows`."""
+        crowd = len(self._batch.rows)
+        if crowd and len(self._pending) < crowd // 8 and self._waited < PATIENCE_STEPS:
+            self._waited += 1
+            return []
+        self._waited = 0
+        room = self.max_rows - self._batch.running
+        admitted: list[Request] = []
+        later: list[tuple[Request, asyncio.Future[Request]]] = []
+        missing: set[Context] = set()
+        while self._pending:
+            request, future = self._pending[0]
+            if request.n > room and (admitted or self._batch.rows):
+                break
+            self._pending.popleft()
+            if request.cancelled:
+                continue
+            lacking = self._lacking(request.context)
+            if not lacking.isdisjoint(missing):  # another request of this step computes it: wait and reuse that
+                later.append((request, future))
+                continue
+            missing |= lacking
+            room -= request.n
+            admitted.append(request)
+            self._running[request] = future
+        self._pending.extendleft(reversed(later))
+        return admitted
+
+    def _lacking(self, context: Context) -> set[Context]:
+        """The segments of a prompt that are not computed yet."""
+        store = self._batch.store
+        held = ((segment, store.get(segment)) for segment in context.segments())
+        return {
+            segment
+            for segment, kept in held
+            if segment.token_ids and (kept is None or kept.covered < len(segment.token_ids))
+        }
+
+    def _forget_cancelled(self) -> None:
+        for request in [request for request in self._running if request.cancelled]:
+            del self._running[request]
+
+    def _fail(self, error: BaseException) -> None:
+        """A step broke: everybody who waits is told, and the engine starts empty."""
+        self._batch.rows.clear()
+        waiting = [*self._running.values(), *(future for _, future in self._pending)]
+        self._running.clear()
+        self._pending.clear()
+        for future in waiting:
+            if not future.done():
+                if isinstance(error, Exception):
+                    future.set_exception(error)
+                else:
+                    future.cancel()
+
+
+def check_model_dir(model_dir: str | Path) -> Path:
+    """The folder, if a model could be in it. Raises UserError that names what is missing."""
+    folder = Path(model_dir)
+    if not folder.is_dir():
+        raise UserError(
+            f"model_dir {folder}: no such folder; put a model there (config.json, *.safetensors, tokenizer files), "
+            f"or name another with --set model_dir=FOLDER"
+        )
+    if not (folder / "config.json").exists():
+        raise UserError(f"model_dir {folder}: no config.json in it; expected the folder of a transformers model")
+    return folder
+
+
+def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    found = {tokenizer.eos_token_id}
+    eos = getattr(model.generation_config, "eos_token_id", None)
+    found |= set(eos) if isinstance(eos, list) else {eos}
+    return frozenset(token for token in found if token is not None)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,107 @@
+"""Small real parts that tests build: tokenizers and random models in the families that people bring."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference"
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """The folder of reference material beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip("the reference material (../shared/reference) is not beside this checkout")
+    return SHARED
+
+
+def byte_level_tokenizer(extra: tuple[str, ...] = ()):
+    """A byte-level tokenizer without merges: every text survives, one token a byte, plus `extra` whole tokens."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({char: index for index, char in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens([AddedToken(text, normalized=False) for text in extra])
+    backend.add_special_tokens(["<eos>"])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", clean_up_tokenization_spaces=False)
+
+
+def sentencepiece_like_tokenizer():
+    """A tokenizer that puts a space in front of every text, as Llama's does, with byte fallback and a BOS."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{byte:02X}>": 3 + byte for byte in range(256)}, "▁": 259}
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/`=+-*()[]{}.,:;?!'\""
+    vocab |= {letter: 260 + index for index, letter in enumerate(letters)}
+    vocab |= {"co": len(vocab), "de": len(vocab) + 1, "code": len(vocab) + 2}
+    backend = Tokenizer(models.BPE(vocab, [("c", "o"), ("d", "e"), ("co", "de")], byte_fallback=True, unk_token="<unk>"))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+    )
+
+
+def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: int = 0):
+    """A tiny random causal model of a family (llama, qwen2, qwen3, mistral), larger weights than at birth so that its
+    distributions are not flat."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=vocab_size,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=positions,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(6.0)
+    return model.eval()
+
+
+def save_model_folder(folder: Path, family: str = "llama", *, positions: int = 512, seed: int = 0, tokenizer=None) -> Path:
+    """A model folder on disk: weights, tokenizer, value head."""
+    import torch
+
+    from models.value_head import ValueHead, save_value_head
+
+    tokenizer = tokenizer or byte_level_tokenizer()
+    model = random_model(family, len(tokenizer), positions=positions, seed=seed)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(seed + 1)
+    save_value_head(ValueHead(64), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model_folder(tmp_path_factory.mktemp("model"))
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
