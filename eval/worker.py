@@ -1,0 +1,109 @@
+"""Comparisons in processes that the kernel ends.
+
+A worker answers one request at a time. It arms a timer whose signal keeps its default action, so the kernel kills
+the process however deep in C code it is, and its address space is capped. The parent then reads end-of-file and
+reports the pair as undecided. Nothing is forked from the caller, which may hold a GPU and any number of threads,
+and the caller's main module is not imported again; this is why neither `multiprocessing` nor a pool built on it is used.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import queue
+import resource
+import signal
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from eval.verdict import Grade, Verdict, undecided
+
+ROOT = Path(__file__).resolve().parent.parent
+READY = "ready"
+
+
+class Workers:
+    """Up to `size` worker processes, started when first needed; safe to call from any thread."""
+
+    def __init__(self, size: int, limit_seconds: float = 5.0, memory_bytes: int = 2 << 30) -> None:
+        self.limit_seconds = limit_seconds
+        self.arguments = [str(limit_seconds), str(memory_bytes)]
+        self.idle: queue.LifoQueue[subprocess.Popen[str] | None] = queue.LifoQueue()
+        for _ in range(size):
+            self.idle.put(None)
+
+    def compare(self, gold: str, prediction: str, policy: str) -> Grade:
+        """Blocks until a worker has answered or was killed. Raises RuntimeError if no worker can be started."""
+        worker = self.idle.get()
+        try:
+            worker = worker or self._start()
+            reply = self._ask(worker, json.dumps([gold, prediction, policy]))
+            if not reply:
+                worker.kill()
+                worker.wait()
+                worker = None
+        finally:
+            self.idle.put(worker)
+        if not reply:
+            return undecided(f"stopped at the limit of {self.limit_seconds:g} s or of memory")
+        verdict, reason = json.loads(reply)
+        return Grade(Verdict(verdict), reason)
+
+    def close(self) -> None:
+        """End the idle workers. They also end by themselves when this process does."""
+        for _ in range(self.idle.qsize()):
+            worker = self.idle.get()
+            if worker is not None:
+                worker.kill()
+                worker.wait()
+            self.idle.put(None)
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "eval.worker", *self.arguments]
+        pipe = subprocess.PIPE
+        worker = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        if worker.stdout is None or worker.stdout.readline().strip() != READY:
+            worker.kill()
+            raise RuntimeError(f"a grading worker does not start: run `{' '.join(command)}` in {ROOT} to see why")
+        return worker
+
+    @staticmethod
+    def _ask(worker: subprocess.Popen[str], request: str) -> str:
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            worker.stdin.write(request + "\n")
+            worker.stdin.flush()
+            return worker.stdout.readline()
+        except BrokenPipeError:
+            return ""
+
+
+@lru_cache(maxsize=4)
+def shared_workers(pid: int) -> Workers:
+    """The workers of this process; `pid` keeps a forked child from writing into its parent's pipes."""
+    workers = Workers(size=min(4, os.cpu_count() or 1))
+    atexit.register(workers.close)
+    return workers
+
+
+def serve(limit_seconds: float, memory_bytes: int) -> None:
+    """Answer requests, one JSON line each, until the input ends."""
+    from eval.grader import compare_here
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    print(READY, flush=True)
+    for line in sys.stdin:
+        signal.setitimer(signal.ITIMER_REAL, limit_seconds)
+        grade = compare_here(*json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps([grade.verdict.value, grade.reason]), flush=True)
+
+
+if __name__ == "__main__":
+    serve(float(sys.argv[1]), int(sys.argv[2]))
