@@ -1,0 +1,39 @@
+"""What the search expects of a code interpreter: the port that `ForkInterpreter` implements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class State:
+    """Opaque handle of a Python state after a snippet. The state lives as long as somebody holds the handle;
+    whether its process is alive or has to be rebuilt by replay is the interpreter's business."""
+
+    __slots__ = ("__weakref__", "node")
+
+    def __init__(self, node: object) -> None:
+        self.node = node
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of one snippet.
+
+    observation: what the model reads, by the rules of the interpreter's profile.
+    state: the state after the snippet. After a killed snippet: the state before it (None: fresh).
+    seconds: wall time of the snippet itself, without waiting and forking.
+    failed: an exception, a timeout or a kill.
+    """
+
+    observation: str
+    state: State | None
+    seconds: float
+    failed: bool
+
+
+class Interpreter(Protocol):
+    """Runs snippets. May be awaited from any number of coroutines of one event loop at once."""
+
+    async def run(self, state: State | None, code: str) -> Execution:
+        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""

@@ -1,0 +1,173 @@
+"""How a snippet runs and what the model reads of it. Runs inside the sandbox: standard library only.
+
+Profiles: `alphamath` (the published rules), `tora` (the published rules of ToRA), `arbor` (`alphamath`, and what was
+printed before an error is kept in front of it).
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+KEPT_BYTES = 16_384  # of captured output, at either end
+
+
+class Capture(io.RawIOBase):
+    """The first and the last `KEPT_BYTES` bytes of what is written, however much that is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.tail = bytearray(), bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        room = KEPT_BYTES - len(self.head)
+        self.head += data[:room]
+        self.tail += data[max(room, len(data) - KEPT_BYTES) :] if len(data) > room else b""
+        if len(self.tail) > 8 * KEPT_BYTES:
+            del self.tail[:-KEPT_BYTES]
+        return len(data)
+
+    def take(self) -> str:
+        """What was written since the last call."""
+        data = bytes(self.head + self.tail)
+        self.head, self.tail = bytearray(), bytearray()
+        return data.decode("utf-8", "replace")
+
+
+@dataclass
+class Outcome:
+    """What a snippet left behind.
+
+    pieces: (printed expressions, text) in order; expressions are None for what no top-level print wrote.
+    prints: number of top-level prints. last_line: of the traceback.
+    """
+
+    pieces: list[tuple[str | None, str]] = field(default_factory=list)
+    prints: int = 0
+    value: str | None = None
+    error: BaseException | None = None
+    last_line: str = ""
+
+
+def strip_fence(code: str) -> str:
+    """The body of a fenced block; code without a fence as it is."""
+    lines = code.strip().split("\n")
+    if not lines[0].startswith("```"):
+        return code
+    end = next((i for i, line in enumerate(lines) if i and line.startswith("```")), len(lines))
+    return "\n".join(lines[1:end])
+
+
+def cut(text: str, limit: int) -> str:
+    """The first and the last half of `limit` characters around "..." when `text` is longer than that."""
+    return text if len(text) <= limit else text[: limit // 2] + "..." + text[-(limit // 2) :]
+
+
+def shorten_float(text: str) -> str:
+    """A number to 4 decimals, where that is not longer."""
+    try:
+        short = f"{float(text):.4f}"
+    except ValueError:
+        return text
+    return short if len(short) <= len(text) else text
+
+
+def printed_expressions(statement: ast.stmt) -> str | None:
+    """The arguments of a top-level `print(…)`, None for any other statement."""
+    match statement:
+        case ast.Expr(ast.Call(ast.Name("print"), arguments)):
+            return ", ".join(ast.unparse(argument) for argument in arguments)
+    return None
+
+
+def run_statements(code: str, namespace: dict[str, Any], capture: Capture, outcome: Outcome) -> None:
+    """Run statement by statement, filling `outcome`. Raises whatever the snippet raises."""
+    body = ast.parse(strip_fence(code)).body
+    labels = [printed_expressions(statement) for statement in body]
+    outcome.prints = sum(label is not None for label in labels)
+    several = outcome.prints > 1
+    try:
+        for index, (statement, label) in enumerate(zip(body, labels, strict=True)):
+            if several and label is not None:
+                outcome.pieces.append((None, take(capture)))
+            if isinstance(statement, ast.Expr) and label is None and index == len(body) - 1:
+                value = eval(compile(ast.Expression(statement.value), "<string>", "eval"), namespace)
+                outcome.value = None if value is None else str(value)
+            else:
+                exec(compile(ast.Module([statement], []), "<string>", "exec"), namespace)
+            if several and label is not None:
+                outcome.pieces.append((label, take(capture)))
+    finally:
+        outcome.pieces.append((None, take(capture)))
+
+
+def take(capture: Capture) -> str:
+    """What the snippet printed since the last call."""
+    try:
+        sys.stdout.flush()
+    except (ValueError, OSError, AttributeError):
+        pass  # the snippet closed or replaced its standard output
+    return capture.take()
+
+
+def alphamath(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return cut(describe(outcome.error), 500)
+    printed = join(outcome)
+    if outcome.value is None or outcome.prints:
+        return cut(printed, 500)
+    return "\n".join(part for part in (cut(printed, 500), cut(outcome.value, 4000)) if part)
+
+
+def arbor(outcome: Outcome) -> str:
+    if outcome.error is None:
+        return cut(alphamath(outcome), 500)
+    return cut("\n".join(part for part in (join(outcome), describe(outcome.error)) if part), 500)
+
+
+def tora(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return cut(outcome.last_line.strip(), 400)
+    printed = "".join(text for _, text in outcome.pieces).strip()
+    return cut(printed or (outcome.value or "Done").strip(), 400)
+
+
+def join(outcome: Outcome) -> str:
+    """The pieces, a line each; those of several top-level prints behind what they print."""
+    parts = []
+    for label, text in outcome.pieces:
+        text = shorten_float(text.rstrip().lstrip("\n"))
+        if label is not None:
+            parts.append(f"{label}: {text}")
+        elif text:
+            parts.append(text)
+    return "\n".join(parts)
+
+
+def describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}: (no message: its __str__ fails)"
+
+
+PROFILES: dict[str, Callable[[Outcome], str]] = {"alphamath": alphamath, "arbor": arbor, "tora": tora}
+
+
+def observe(code: str, namespace: dict[str, Any], capture: Capture, profile: str) -> tuple[str, bool]:
+    """Run `code` in `namespace`; the observation, and whether the snippet raised."""
+    outcome = Outcome()
+    try:
+        run_statements(code, namespace, capture, outcome)
+    except BaseException as error:
+        outcome.error = error.with_traceback(None)
+        outcome.last_line = traceback.format_exception_only(error)[-1].strip().split("\n")[-1]
+    return PROFILES[profile](outcome), outcome.error is not None
