@@ -91,11 +91,6 @@ class Config(BaseModel):
                 "use_beam_search and best_of > 1 ask for token-level search, which is not supported: "
                 "use mode sbs with step_beam_width and n_generate_sample"
             )
-        if self.mode == "mcts" and not self.is_sampling and not self.need_value_func:
-            raise ValueError(
-                "mode mcts without is_sampling judges answers by the value head: "
-                "set need_value_func: true, or is_sampling: true when the answers are known"
-            )
         return self
 
     @property
@@ -104,9 +99,29 @@ class Config(BaseModel):
 
     def fingerprint(self) -> str:
         """A hash of every key that shapes a tree: runs with the same one may be continued."""
-        neutral = {"batch_size", "verbose", "device", "max_rows", "create_local_llm", "swap_space", "model_dir", "sandbox"}
+        neutral = {
+            "batch_size",
+            "verbose",
+            "device",
+            "max_rows",
+            "create_local_llm",
+            "swap_space",
+            "model_dir",
+            "sandbox",
+        }
         keys = json.dumps(self.model_dump(exclude=neutral), sort_keys=True)
         return hashlib.sha256(keys.encode()).hexdigest()[:16]
+
+
+def check_search(config: Config) -> None:
+    """Raises UserError for a configuration that can decide on saved trees but cannot search."""
+    if config.mode == "mcts" and not config.is_sampling and not config.need_value_func:
+        raise UserError(
+            "mode mcts without is_sampling judges answers by the value head: "
+            "set need_value_func: true, or is_sampling: true when the answers are known"
+        )
+    if config.model_dir is None:
+        raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
 
 
 def _nearest(key: str) -> str:

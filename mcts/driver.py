@@ -15,7 +15,7 @@ from mcts.interpreter import Interpreter
 from mcts.markup import Markup
 from mcts.model import Context, LanguageModel, Usage
 from mcts.search import SEARCHES, Search
-from mcts.tree import NOT_EVALUATED, Node, solution_text, to_record, walk
+from mcts.tree import NOT_EVALUATED, solution_text, to_record, walk
 from mcts.voting import Candidate, decide
 
 
@@ -157,7 +157,11 @@ async def solve_all(
 
 
 async def run_file(
-    solver: Solver, questions: Iterable[Question], writer: TreeWriter, in_flight: int, tick: Callable[[dict[str, Any]], None]
+    solver: Solver,
+    questions: Iterable[Question],
+    writer: TreeWriter,
+    in_flight: int,
+    tick: Callable[[dict[str, Any]], None],
 ) -> None:
     """Solves what `writer` does not hold yet; every record is on disk before `tick` hears of it."""
     missing = (question for question in questions if not _is_done(question, writer))
@@ -170,5 +174,7 @@ async def run_file(
 def _is_done(question: Question, writer: TreeWriter) -> bool:
     done = writer.done.get(question.index)
     if done is not None and done != question.text:
-        raise UserError(f"{question.where}: {writer.path} holds another question at this place; choose another --output")
+        raise UserError(
+            f"{question.where}: {writer.path} holds another question at this place; choose another --output"
+        )
     return done is not None

@@ -32,7 +32,9 @@ class Counts:
     code_seconds: float = 0.0
 
 
-def continuation(model: LanguageModel, parent: Context, sample: Sample, written: str) -> tuple[tuple[int, ...], Context]:
+def continuation(
+    model: LanguageModel, parent: Context, sample: Sample, written: str
+) -> tuple[tuple[int, ...], Context]:
     """The prompt that continues `parent` with the step `written`, and the token ids that this adds.
 
     Keeps the sampled tokens as far as they spell the beginning of `written` (the model goes on from what it
@@ -41,7 +43,9 @@ def continuation(model: LanguageModel, parent: Context, sample: Sample, written:
     """
     raw = sample.text + sample.stop + sample.overflow
     ends = sample.ends or (len(sample.text),) * len(sample.token_ids)
-    common = next((i for i, (a, b) in enumerate(zip(raw, written, strict=False)) if a != b), min(len(raw), len(written)))
+    common = next(
+        (i for i, (a, b) in enumerate(zip(raw, written, strict=False)) if a != b), min(len(raw), len(written))
+    )
     kept = sum(1 for end in ends if end <= common)
     spelled = ends[kept - 1] if kept else 0
     rest = model.encode(written[spelled:])

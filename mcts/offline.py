@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mcts.rules import STRATEGIES
-from mcts.tree import Node, walk
+from mcts.tree import Node, from_record, walk
+
 
 def pruned_nodes(root: Node) -> set[Node]:
     """The nodes below which no answer stands."""
@@ -15,7 +19,13 @@ def pruned_nodes(root: Node) -> set[Node]:
 
 
 def offline_inference(
-    root: Node, *, strategy: str = "q_value", beam_width: int = 1, samples: int = 5, prune: bool = True, c_puct: float = 1.25
+    root: Node,
+    *,
+    strategy: str = "q_value",
+    beam_width: int = 1,
+    samples: int = 5,
+    prune: bool = True,
+    c_puct: float = 1.25,
 ) -> list[Node]:
     """The answers of a saved or finished tree, best first; the first is the prediction.
 
@@ -39,3 +49,17 @@ def offline_inference(
         level = [node for node in kept if node.children]
         width -= len(kept) - len(level)
     return sorted(answers, key=lambda node: score(node, c_puct), reverse=True)
+
+
+def top_answer(record: Mapping[str, Any]) -> str | None:
+    """The answer that a saved line stands for: its prediction, else the best solution of a beam, else the answer that
+    the most valued path of the tree leads to. None where there is none."""
+    if "prediction" in record:
+        prediction = record["prediction"]
+        return None if prediction is None else str(prediction["final_answer"])
+    tree = record["react"]
+    if "solutions" in tree:
+        return str(tree["solutions"][0]["final_answer"]) if tree["solutions"] else None
+    root = from_record(tree)
+    answers = offline_inference(root, samples=max(1, max(len(node.children) for node in walk(root))))
+    return answers[0].final_answer if answers else None

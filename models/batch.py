@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from mcts.model import Context, Expansion, Finish, Sample, Sampling, Usage
 from models.choose import choose, noise
 from models.kv import LENGTH_STEP, ContextStore, Kept, Rows, round_up
 from models.network import Network
 from models.text import Tokenizer
-from mcts.model import Context, Expansion, Finish, Sample, Sampling, Usage
 
 ROW_STEP = 16
 TOKEN_STEP = 8

@@ -54,7 +54,9 @@ def _chosen(logits: Tensor, rows: list[int], of_row: dict[int, Sampling], unifor
     for settings in {(p.temperature, p.top_k, p.top_p) for p in of_row.values()}:
         temperature, top_k, top_p = settings
         draws = [
-            i for i, row in enumerate(rows) if (of_row[row].temperature, of_row[row].top_k, of_row[row].top_p) == settings
+            i
+            for i, row in enumerate(rows)
+            if (of_row[row].temperature, of_row[row].top_k, of_row[row].top_p) == settings
         ]
         at = torch.tensor([rows[i] for i in draws], device=logits.device)
         if temperature == 0:

@@ -65,12 +65,22 @@ class Network:
             self.model(torch.zeros(1, 1, dtype=torch.long, device=self.device), past_key_values=cache, use_cache=True)
         shapes = {(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers}
         if len(shapes) != 1:
-            raise UserError(f"{self.model.config.model_type}: its layers keep different caches; full attention is supported")
+            raise UserError(
+                f"{self.model.config.model_type}: its layers keep different caches; full attention is supported"
+            )
         heads, key_dim, value_dim = shapes.pop()
         return Shape(len(cache.layers), heads, key_dim, value_dim)
 
     def forward(
-        self, rows: Rows, first: int, ids: Tensor, positions: Tensor, write_at: Tensor, length: int, *, with_values: bool
+        self,
+        rows: Rows,
+        first: int,
+        ids: Tensor,
+        positions: Tensor,
+        write_at: Tensor,
+        length: int,
+        *,
+        with_values: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """One pass over the rows from `first` on.
 

@@ -21,6 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
 from models.batch import Batch, Request
+from models.folder import check_model_dir
 from models.kv import ContextStore
 from models.network import ATTENTION, Network, register_attention
 from models.text import Tokenizer
@@ -92,7 +93,7 @@ class TransformersModel:
                 trust_remote_code=False,
             ).to(device)
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except Exception as error:  # every reader of a broken or hostile folder fails in its own way
             raise UserError(f"{folder}: cannot be loaded as a causal language model: {_first_line(error)}") from None
         head = load_value_head(folder).to(device) if need_value else None
         if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
@@ -120,6 +121,11 @@ class TransformersModel:
         value = (await self._submit(Request(context, usages=self._bills(context)))).value
         assert value is not None
         return value
+
+    @property
+    def kept_tokens(self) -> int:
+        """Prompt positions whose key/value entries are held for reuse."""
+        return self._batch.store.tokens
 
     def usage(self, root: Context) -> Usage:
         """What was done for all prompts that begin with `root`."""
@@ -220,19 +226,6 @@ class TransformersModel:
                     future.set_exception(error)
                 else:
                     future.cancel()
-
-
-def check_model_dir(model_dir: str | Path) -> Path:
-    """The folder, if a model could be in it. Raises UserError that names what is missing."""
-    folder = Path(model_dir)
-    if not folder.is_dir():
-        raise UserError(
-            f"model_dir {folder}: no such folder; put a model there (config.json, *.safetensors, tokenizer files), "
-            f"or name another with --set model_dir=FOLDER"
-        )
-    if not (folder / "config.json").exists():
-        raise UserError(f"model_dir {folder}: no config.json in it; expected the folder of a transformers model")
-    return folder
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:

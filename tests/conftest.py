@@ -41,14 +41,20 @@ def sentencepiece_like_tokenizer():
     letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789<>/`=+-*()[]{}.,:;?!'\""
     vocab |= {letter: 260 + index for index, letter in enumerate(letters)}
     vocab |= {"co": len(vocab), "de": len(vocab) + 1, "code": len(vocab) + 2}
-    backend = Tokenizer(models.BPE(vocab, [("c", "o"), ("d", "e"), ("co", "de")], byte_fallback=True, unk_token="<unk>"))
+    backend = Tokenizer(
+        models.BPE(vocab, [("c", "o"), ("d", "e"), ("co", "de")], byte_fallback=True, unk_token="<unk>")
+    )
     backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     backend.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>", clean_up_tokenization_spaces=False
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -82,7 +88,9 @@ def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: in
     return model.eval()
 
 
-def save_model_folder(folder: Path, family: str = "llama", *, positions: int = 512, seed: int = 0, tokenizer=None) -> Path:
+def save_model_folder(
+    folder: Path, family: str = "llama", *, positions: int = 512, seed: int = 0, tokenizer=None
+) -> Path:
     """A model folder on disk: weights, tokenizer, value head."""
     import torch
 

@@ -1,0 +1,59 @@
+"""Decides again on saved trees, with another strategy, beam or pruning, and prints the accuracy.
+
+python offline_inference.py --custom_cfg configs/offline_inference.yaml --tree_jsonl TREES.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import Any
+
+from mcts.config import Config, UserError, load_config
+from mcts.files import read_tree_lines
+from mcts.offline import offline_inference
+from mcts.tree import TreeError, from_record
+from mcts.voting import Candidate, decide
+from scripts.assembly import add_config_arguments, grade, run_command
+from scripts.report import Tally
+
+
+async def pick(record: dict[str, Any], config: Config) -> str | None:
+    """The answer that a line's tree gives; several trees of one question decide by a majority."""
+    candidates: list[Candidate] = []
+    for run, tree in enumerate([record["react"], *record.get("runs", [])]):
+        answers = offline_inference(
+            from_record(tree),
+            strategy=config.mcts_infer_strategy,
+            beam_width=config.step_beam_width,
+            samples=config.n_generate_sample,
+            prune=config.prune,
+            c_puct=config.c_puct,
+        )
+        candidates += [Candidate(node.final_answer, node.value, node.tag, run) for node in answers[:1]]
+    decision = await decide(candidates, "majority", grade)
+    return decision.final_answer if decision else None
+
+
+async def decide_all(config: Config, path: str) -> Tally:
+    tally = Tally()
+    for where, record in read_tree_lines(path):
+        try:
+            await tally.add(record, await pick(record, config), where)
+        except TreeError as error:
+            raise UserError(f"{where}: {error}") from None
+    return tally
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument("--tree_jsonl", required=True, metavar="TREES", help="saved trees, one line a question")
+    arguments = parser.parse_args()
+    config = load_config(arguments.custom_cfg, arguments.set)
+    print(asyncio.run(decide_all(config, arguments.tree_jsonl)))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,141 @@
+"""Puts the parts together for the commands: configuration → model, interpreter, grader, solver."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from eval.grader import Verdict, grade_async
+from mcts.config import Config, UserError, check_search
+from mcts.driver import Solver
+from mcts.files import TreeWriter, unfinished_output
+from mcts.interpreter import ForkInterpreter
+from mcts.markup import Markup, make_markup
+from mcts.model import LanguageModel
+
+INTERRUPTED = 130
+PACKAGES = ("torch", "transformers", "sympy")
+
+
+def run_command(main: Callable[[], int]) -> None:
+    """Runs a command's main function: bad input is one line on standard error and exit code 2."""
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.exit(code)
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--custom_cfg", required=True, metavar="CFG", help="YAML configuration")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="overrides a key of the configuration; repeatable",
+    )
+
+
+async def grade(answers: Sequence[str], prediction: str) -> bool | None:
+    """The search's grader: right, wrong, or None when it cannot be decided."""
+    verdict = (await grade_async(list(answers), prediction)).verdict
+    return None if verdict is Verdict.UNDECIDED else verdict is Verdict.EQUAL
+
+
+def _load_transformers(config: Config) -> LanguageModel:
+    import transformers
+
+    from models.transformers_engine import TransformersModel
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    assert config.model_dir is not None
+    return TransformersModel.load(
+        config.model_dir,
+        need_value=config.need_value_func,
+        device=config.device,
+        dtype=config.dtype,
+        max_rows=config.max_rows,
+    )
+
+
+ENGINES: dict[str, Callable[[Config], LanguageModel]] = {"transformers": _load_transformers}
+
+
+def load_model(config: Config) -> LanguageModel:
+    """The engine that `config.engine` names, on `config.model_dir`. Raises UserError."""
+    from models.folder import check_model_dir
+
+    check_search(config)
+    assert config.model_dir is not None
+    check_model_dir(config.model_dir)
+    return ENGINES[config.engine](config)
+
+
+def load_markup(config: Config) -> Markup:
+    try:
+        return make_markup(
+            config.prompt_wrap, config.step_delim, config.prompt_path, config.few_shot_path, config.num_few_shot
+        )
+    except OSError as error:
+        raise UserError(f"{error.filename}: prompt file: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"few-shot examples: {error}") from None
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
+    from models.folder import weights_hash
+
+    assert config.model_dir is not None
+    folder = Path(config.model_dir)
+    weights = weights_hash(folder)
+    return {
+        "fingerprint": f"{config.fingerprint()}-{weights}",
+        "config": config.model_dump(mode="json", exclude_defaults=True),
+        "model": {"name": folder.resolve().name, "weights": weights},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+@asynccontextmanager
+async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any], seed: int) -> AsyncIterator[Solver]:
+    """A solver with a running interpreter."""
+    async with ForkInterpreter(
+        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
+    ) as interpreter:
+        yield Solver(config, model, load_markup(config), interpreter, grade, seed, meta)
+
+
+def choose_seed(config: Config, writer: TreeWriter | None) -> int:
+    """The configured seed, else that of the run which is continued, else a fresh one (it stands in every line)."""
+    if config.seed is not None:
+        return config.seed
+    if writer is not None and writer.seed is not None:
+        return writer.seed
+    return secrets.randbits(32)
+
+
+def output_path(qaf: Path, config: Config, fingerprint: str, total: int, resume: bool) -> Path:
+    """The default output, `{qaf}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
+    assert config.model_dir is not None
+    pattern = qaf.with_name(f"{qaf.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
+    unfinished = unfinished_output(pattern, fingerprint, total) if resume else None
+    stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
+    return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

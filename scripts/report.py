@@ -1,0 +1,51 @@
+"""Counts of right and wrong answers, with their interval, as the commands print them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcts.config import UserError
+from mcts.files import Question
+from scripts.assembly import grade
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a proportion (Wilson 1927), as two fractions."""
+    if total == 0:
+        return 0.0, 1.0
+    z, p = 1.959964, right / total
+    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return centre - half, centre + half
+
+
+@dataclass
+class Tally:
+    """undecided: the grader could not tell; they count in the total, never as right."""
+
+    right: int = 0
+    total: int = 0
+    unanswered: int = 0
+    undecided: int = 0
+
+    async def add(self, record: Mapping[str, Any], answer: str | None, where: str) -> None:
+        """Grades one line's answer. Raises UserError for a line that says no right answer."""
+        accepted = Question(0, dict(record), where).answers
+        if not accepted:
+            raise UserError(f'{where}: no "answer" to grade against')
+        verdict = False if answer is None else await grade(accepted, answer)
+        self.total += 1
+        self.right += verdict is True
+        self.unanswered += answer is None
+        self.undecided += verdict is None
+
+    def __str__(self) -> str:
+        low, high = wilson(self.right, self.total)
+        share = 100 * self.right / self.total
+        extra = f", {self.unanswered} without an answer" if self.unanswered else ""
+        extra += f", {self.undecided} undecided" if self.undecided else ""
+        interval = f"95 %: {100 * low:.1f}–{100 * high:.1f}"
+        return f"{self.right} of {self.total} right, accuracy {share:.2f} % ({interval}){extra}"

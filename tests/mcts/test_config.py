@@ -1,0 +1,89 @@
+"""Configurations: published files load, mistakes get one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcts.config import Config, UserError, check_search, load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "c.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs/tiny").glob("*.yaml"))
+)
+def test_every_shipped_configuration_loads_and_starts_with_its_command(path: Path) -> None:
+    assert path.read_text(encoding="utf-8").startswith("# python ")
+    config = load_config(path)
+    if path.stem != "offline_inference":
+        check_search(config)
+
+
+def test_the_reference_configurations_load_unchanged(reference: Path) -> None:
+    for path in sorted((reference / "golden/configs").glob("*.yaml")):
+        assert load_config(path).seed == 42
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("iteration: 40", ["unknown key 'iteration'", "did you mean 'iterations'"]),
+        ("iterations: many", ["'iterations'", "'many'"]),
+        ("iterations: 0", ["'iterations'", "greater than or equal to 1", "0"]),
+        ("temperature: true", ["'temperature'", "True"]),
+        ("mode: beam", ["'mode'", "'mcts', 'sbs' or 'react'"]),
+        ("stop: [1]", ["'stop'"]),
+        ("mode: [", ["c.yaml:1", "not valid YAML"]),
+        ("- a\n- b", ["expected key: value lines", "list"]),
+        ("prompt_wrap: react_sft", ["prompt_wrap", "result_unwrap"]),
+        ("best_of: 3", ["best_of", "step_beam_width"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_file_key_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    message = str(caught.value)
+    assert "\n" not in message and str(path) in message
+    assert all(word in message for word in words), message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such configuration file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_overrides_win_and_are_read_as_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path, "iterations: 40\n")
+    config = load_config(path, ["iterations=7", "stop=[a, b]", "seed=null", "prune=true"])
+    assert (config.iterations, config.stop, config.seed, config.prune) == (7, ("a", "b"), None, True)
+    with pytest.raises(UserError, match="expected key=value"):
+        load_config(path, ["iterations"])
+    with pytest.raises(UserError, match="unknown key 'c_punct'; did you mean 'c_puct'"):
+        load_config(path, ["c_punct=1"])
+
+
+def test_one_stop_string_may_stand_alone(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, 'stop: "</step>"')).stop == ("</step>",)
+
+
+def test_mcts_without_answers_and_without_a_value_head_is_refused() -> None:
+    with pytest.raises(UserError, match="need_value_func: true"):
+        check_search(Config(mode="mcts", model_dir="m"))
+    check_search(Config(mode="mcts", model_dir="m", is_sampling=True))
+    with pytest.raises(UserError, match="model_dir"):
+        check_search(Config(mode="sbs"))
+
+
+def test_the_fingerprint_follows_what_shapes_a_tree_and_nothing_else() -> None:
+    base = Config(model_dir="a")
+    assert base.fingerprint() == Config(model_dir="b", batch_size=3, verbose=True, max_rows=8).fingerprint()
+    assert base.fingerprint() != Config(model_dir="a", c_puct=1.25).fingerprint()

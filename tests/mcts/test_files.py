@@ -1,0 +1,186 @@
+"""Question files, tree files, and runs that are stopped and continued."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcts.config import UserError
+from mcts.driver import run_file
+from mcts.files import Question, TreeWriter, count_questions, read_questions, read_tree_lines, unfinished_output
+from mcts.interpreter import ForkInterpreter
+from mcts.tree import TreeError, from_record
+from tests.conftest import write_jsonl
+from tests.mcts.conftest import ScriptedModel, final_step, make_solver
+
+NODE = {"text": "", "value": -100}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("q.jsonl", '{"question": "a"}\n{"question": 5}\n', [":2", '"question"']),
+        ("q.jsonl", '{"question": "a"}\n{"question": "b"\n', [":2", "not valid JSON"]),
+        ("q.jsonl", '{"answer": "a"}\n', [":1", '"question" is missing']),
+        ("q.jsonl", "[1]\n", [":1", "expected an object"]),
+        ("q.jsonl", "\n\n", ["no question in it"]),
+        ("q.json", '[{"question": "a"}, {"question": " "}]', ["item 1"]),
+        ("q.json", '{"questions": []}', ["expected a list"]),
+        ("q.json", "[", ["not valid JSON"]),
+    ],
+)
+def test_a_bad_question_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, words: list[str]) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        count_questions(path)
+    assert all(word in str(caught.value) for word in [str(path), *words]), str(caught.value)
+
+
+def test_questions_come_from_lists_examples_and_lines(tmp_path: Path) -> None:
+    items = [{"question": "a", "answer": 5, "level": 1}, {"question": "b", "answer": ["x", "y"]}]
+    (tmp_path / "a.json").write_text(json.dumps(items), encoding="utf-8")
+    (tmp_path / "b.json").write_text(json.dumps({"example": items}), encoding="utf-8")
+    write_jsonl(tmp_path / "c.jsonl", items)
+    for name in ("a.json", "b.json", "c.jsonl"):
+        first, second = read_questions(tmp_path / name)
+        assert (first.answers, second.answers) == (("5",), ("x", "y")) and first.item["level"] == 1
+
+
+def test_training_needs_answers(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "q.jsonl", [{"question": "a", "answer": "1"}, {"question": "b"}])
+    with pytest.raises(UserError, match=r':2: "answer" is missing'):
+        count_questions(path, need_answer=True)
+
+
+def _questions(count: int) -> list[Question]:
+    return [Question(index, {"question": f"q{index % 3}", "answer": "7"}, f"f:{index}") for index in range(count)]
+
+
+async def _run(
+    path: Path, interpreter: ForkInterpreter, count: int, in_flight: int, stop_after: int | None = None
+) -> None:
+    solver = make_solver(ScriptedModel(lambda prompt, index: final_step("7")), interpreter, mode="react")
+    solver.meta = {"fingerprint": "f"}
+    writer = TreeWriter(path, "f")
+    writer.open(resume=True)
+    ticks = 0
+
+    def tick(record: dict) -> None:
+        nonlocal ticks
+        ticks += 1
+        assert f'"index": {record["meta"]["index"]},' in path.read_text(encoding="utf-8"), "on disk before the tick"
+        if ticks == stop_after:
+            raise KeyboardInterrupt
+
+    await run_file(solver, _questions(count), writer, in_flight, tick)
+
+
+def _without_seconds(path: Path) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        row["meta"].pop("wall_seconds")
+        row["meta"].pop("code_seconds")
+    return rows
+
+
+async def test_a_stopped_run_goes_on_and_ends_with_the_same_file(tmp_path: Path, interpreter: ForkInterpreter) -> None:
+    whole, stopped = tmp_path / "whole.jsonl", tmp_path / "stopped.jsonl"
+    await _run(whole, interpreter, 12, in_flight=1)
+    with pytest.raises(KeyboardInterrupt):
+        await _run(stopped, interpreter, 12, in_flight=5, stop_after=4)
+    with stopped.open("a", encoding="utf-8") as file:
+        file.write('{"question": "torn')
+    done = len(stopped.read_text(encoding="utf-8").splitlines()) - 1
+    assert 4 <= done < 12
+    await _run(stopped, interpreter, 12, in_flight=3)
+    assert _without_seconds(stopped) == _without_seconds(whole)
+    assert [row["meta"]["index"] for row in _without_seconds(stopped)] == list(range(12))
+
+
+async def test_memory_is_bounded_by_what_is_in_flight(tmp_path: Path, interpreter: ForkInterpreter) -> None:
+    solver = make_solver(ScriptedModel(lambda prompt, index: final_step("7")), interpreter, mode="react")
+    solver.meta = {"fingerprint": "f"}
+    writer = TreeWriter(tmp_path / "o.jsonl", "f")
+    writer.open(resume=True)
+    taken = finished = most = 0
+
+    def source() -> Iterator[Question]:
+        nonlocal taken, most
+        for question in _questions(300):
+            taken += 1
+            most = max(most, taken - finished)
+            yield question
+
+    def tick(record: dict) -> None:
+        nonlocal finished
+        finished += 1
+
+    await run_file(solver, source(), writer, 4, tick)
+    assert finished == 300 and most <= 8
+
+
+def test_another_run_is_never_mixed_in_or_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_text(json.dumps({"question": "a", "meta": {"index": 0, "fingerprint": "f", "seed": 1}}) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="another configuration"):
+        TreeWriter(path, "g").open(resume=True)
+    with pytest.raises(UserError, match="exists already"):
+        TreeWriter(path, "f").open(resume=False)
+    path.write_text("something else\n")
+    with pytest.raises(UserError, match="not a line that this command wrote"):
+        TreeWriter(path, "f").open(resume=True)
+    assert before != path.read_bytes() == b"something else\n"
+
+
+async def test_a_file_of_other_questions_is_refused(tmp_path: Path, interpreter: ForkInterpreter) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_text(json.dumps({"question": "other", "meta": {"index": 0, "fingerprint": "f", "seed": 1}}) + "\n")
+    with pytest.raises(UserError, match="another question"):
+        await _run(path, interpreter, 2, 1)
+
+
+def test_the_newest_unfinished_output_is_found(tmp_path: Path) -> None:
+    line = json.dumps({"meta": {"fingerprint": "f"}}) + "\n"
+    pattern = tmp_path / "q[1].jsonl.mcts.m"
+    for stamp, text in (
+        ("20260101000000", line),
+        ("20260102000000", line * 3),
+        ("20260103000000", line.replace("f", "g")),
+    ):
+        (tmp_path / f"{pattern.name}.{stamp}.jsonl").write_text(text)
+    found = unfinished_output(pattern, "f", 3)
+    assert found is not None and "20260101" in found.name
+    assert unfinished_output(pattern, "f", 1) is None
+
+
+def test_odd_characters_survive_a_tree_file(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    writer = TreeWriter(path, "f")
+    writer.open(resume=True)
+    for index, text in enumerate(("naïve ∑\u2028", "lone \ud800 surrogate", "NUL \x00")):
+        writer.append(index, {"question": text, "react": {"0": NODE}, "meta": {"index": index}})
+    writer.finish()
+    assert [record["question"] for _, record in read_tree_lines(path)] == [
+        "naïve ∑\u2028", "lone \ud800 surrogate", "NUL \x00",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({}, "no root"),
+        ({"0": NODE, "0.1.0": NODE}, "parent '0.1'"),
+        ({"0": NODE, "0.x": NODE}, "tag '0.x'"),
+        ({"0": {"value": 1}}, "'text' is missing"),
+        ({"0": {"text": "", "value": "high"}}, "node 0"),
+        ({"0": 5}, "expected an object"),
+    ],
+)
+def test_a_broken_tree_is_named_by_its_tag(record: dict, words: str) -> None:
+    with pytest.raises(TreeError, match=words):
+        from_record(record)

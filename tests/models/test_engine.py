@@ -1,0 +1,222 @@
+"""The transformers engine against plain transformers, on tiny random models of several families."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from mcts.config import UserError
+from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
+from models.transformers_engine import TransformersModel
+from models.value_head import load_value_head
+from tests.conftest import byte_level_tokenizer, save_model_folder, sentencepiece_like_tokenizer
+
+PROMPT = "<question> What is 2 + 3? </question>\n"
+WARM = Sampling(temperature=1.0, max_tokens=24, key=("seed", 1))
+
+
+def plain(folder: Path) -> torch.nn.Module:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def logprob_of(model: torch.nn.Module, context: Context, token_ids: tuple[int, ...]) -> float:
+    ids = torch.tensor([context.all_token_ids() + list(token_ids)])
+    with torch.no_grad():
+        table = model(ids).logits[0].log_softmax(-1)
+    start = context.length - 1
+    return sum(float(table[start + i, token]) for i, token in enumerate(token_ids))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+async def test_greedy_tokens_logprobs_and_values_are_those_of_plain_transformers(tmp_path: Path, family: str) -> None:
+    folder = save_model_folder(tmp_path, family)
+    engine, model, head = TransformersModel.load(folder), plain(folder), load_value_head(folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    expansion = await engine.sample(root, 1, Sampling(max_tokens=20))
+    sample = expansion.samples[0]
+    ids = torch.tensor([root.all_token_ids()])
+    with torch.no_grad():
+        for _ in range(20):
+            ids = torch.cat([ids, model(ids).logits[:, -1:].argmax(-1)], dim=1)
+        hidden = model.base_model(torch.tensor([root.all_token_ids()])).last_hidden_state[0, -1]
+    assert list(sample.token_ids) == ids[0, root.length :].tolist()
+    assert sample.finish == "length"
+    assert sample.logprob == pytest.approx(logprob_of(model, root, sample.token_ids), abs=1e-3)
+    assert expansion.value == pytest.approx(float(head(hidden)), abs=1e-5)
+
+
+async def test_a_continued_sample_computes_no_token_twice(model_folder: Path) -> None:
+    engine, model = TransformersModel.load(model_folder), plain(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    first = await engine.sample(root, 3, WARM)
+    child = Context(first.samples[1].context, engine.encode("\n<output>\n5\n</output>\n"))
+    value = await engine.evaluate(child)
+    second = await engine.sample(child, 2, WARM)
+    assert second.value == value
+    for sample, context in ((first.samples[2], root), (second.samples[1], child)):
+        assert sample.logprob == pytest.approx(logprob_of(model, context, sample.token_ids), abs=1e-3)
+    samples = [*first.samples, *second.samples]
+    distinct = root.length + len(child.token_ids) + sum(len(sample.token_ids) for sample in samples)
+    assert engine.totals.tokens_computed <= distinct
+    assert engine.usage(root).tokens_computed == engine.totals.tokens_computed
+
+
+async def test_samples_that_agree_share_their_computation(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    expansion = await engine.sample(root, 8, Sampling(temperature=0.0, max_tokens=10))
+    assert len({sample.token_ids for sample in expansion.samples}) == 1
+    assert engine.totals.tokens_computed == root.length + 9  # the tenth token is drawn, never fed
+    assert engine.totals.tokens_generated == 80
+
+
+async def expansions(engine: TransformersModel, count: int, in_flight: int) -> list[Expansion]:
+    gate = asyncio.Semaphore(in_flight)
+
+    async def one(index: int) -> Expansion:
+        async with gate:
+            root = Context(None, engine.encode_prompt(PROMPT[: 10 + index]))
+            first = await engine.sample(root, 4, Sampling(1.0, max_tokens=9 + index % 7, key=(7, index)))
+            child = Context(first.samples[index % 4].context, engine.encode(f"\n{index}\n"))
+            return await engine.sample(child, 3, Sampling(0.8, 0.95, 50, max_tokens=12, key=(7, index, "0.1")))
+
+    return await asyncio.gather(*(one(index) for index in range(count)))
+
+
+def strip(expansion: Expansion) -> tuple[float | None, list[tuple[tuple[int, ...], float]]]:
+    return expansion.value, [(sample.token_ids, sample.logprob) for sample in expansion.samples]
+
+
+async def test_the_same_seed_gives_bitwise_the_same_whatever_runs_beside_it(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    alone = [strip(one) for one in await expansions(engine, 24, in_flight=1)]
+    crowd = [strip(one) for one in await expansions(engine, 24, in_flight=24)]
+    assert alone == crowd
+    assert len({str(one) for one in alone}) == 24
+    few_rows = TransformersModel.load(model_folder, max_rows=5)
+    assert [strip(one) for one in await expansions(few_rows, 24, in_flight=24)] == alone
+
+
+async def test_evicted_prefixes_are_computed_again_with_the_same_result(model_folder: Path) -> None:
+    roomy = [strip(one) for one in await expansions(TransformersModel.load(model_folder), 8, in_flight=8)]
+    tight_engine = TransformersModel.load(model_folder, max_kept_tokens=40)
+    tight = [strip(one) for one in await expansions(tight_engine, 8, in_flight=8)]
+    for (value, samples), (other_value, other_samples) in zip(roomy, tight, strict=True):
+        assert [ids for ids, _ in samples] == [ids for ids, _ in other_samples]
+        assert value == pytest.approx(other_value, abs=1e-5)
+
+
+async def test_entries_are_freed_when_nobody_holds_the_context(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    expansion = await engine.sample(root, 4, WARM)
+    assert engine.kept_tokens > root.length
+    del expansion
+    await asyncio.sleep(0.05)  # the engine's own round ends
+    gc.collect()
+    assert engine.kept_tokens == root.length
+    del root
+    gc.collect()
+    assert engine.kept_tokens == 0
+
+
+async def sampled(engine: TransformersModel, stop: tuple[str, ...], n: int = 12) -> tuple[Sample, ...]:
+    root = Context(None, engine.encode_prompt(PROMPT))
+    params = Sampling(temperature=2.0, max_tokens=60, stop=stop, key=(5,))
+    return (await engine.sample(root, n, params)).samples
+
+
+async def test_stop_strings_end_a_sample_and_are_told_apart_from_its_text(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    stop = ("a", "e", "7", ">", "é")
+    for sample in await sampled(engine, stop):
+        assert not any(one in sample.text for one in stop)
+        if sample.finish == "stop":
+            assert sample.stop in stop
+            assert engine.tokenizer.decode(sample.token_ids) == sample.text + sample.stop + sample.overflow
+            assert sample.ends[-1] == len(sample.text + sample.stop + sample.overflow)
+    assert "stop" in {sample.finish for sample in await sampled(engine, stop)}
+
+
+async def test_stop_strings_longer_than_a_token_are_found_across_tokens(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    free = await sampled(engine, ())
+    text = free[0].text
+    wanted = text[5:8]
+    again = await sampled(engine, (wanted,))
+    assert again[0].text == text[: text.index(wanted)] and again[0].stop == wanted
+
+
+async def test_the_window_is_respected(tmp_path: Path) -> None:
+    engine = TransformersModel.load(save_model_folder(tmp_path, positions=48))
+    short = Context(None, tuple(range(40)))
+    expansion = await engine.sample(short, 2, Sampling(1.0, max_tokens=100))
+    assert [len(sample.token_ids) for sample in expansion.samples] == [8, 8]
+    await engine.evaluate(Context(None, tuple(range(48))))
+    with pytest.raises(ContextTooLong):
+        await engine.sample(Context(None, tuple(range(48))), 1, WARM)
+    with pytest.raises(ContextTooLong):
+        await engine.evaluate(Context(None, tuple(range(49))))
+
+
+async def test_a_cancelled_request_leaves_the_others_alone(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    expected = await engine.sample(root, 2, WARM)
+    other = Context(None, engine.encode_prompt(PROMPT + PROMPT))
+    doomed = asyncio.create_task(engine.sample(other, 4, Sampling(1.0, max_tokens=400)))
+    await asyncio.sleep(0.05)
+    kept = asyncio.create_task(engine.sample(root, 2, WARM))
+    await asyncio.sleep(0.01)
+    doomed.cancel()
+    assert strip(await kept) == strip(expected)
+    with pytest.raises(asyncio.CancelledError):
+        await doomed
+
+
+async def test_a_broken_step_reaches_everybody_who_waits_and_the_engine_goes_on(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    impossible = Context(None, (1 << 40,))
+    results = await asyncio.gather(
+        engine.sample(impossible, 1, WARM), engine.evaluate(impossible), return_exceptions=True
+    )
+    assert all(isinstance(result, Exception) for result in results)
+    assert (await engine.sample(Context(None, (5, 6)), 1, WARM)).samples
+
+
+def test_an_engine_serves_one_event_loop_after_another(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    first, second = (asyncio.run(expansions(engine, 2, 2)) for _ in range(2))
+    assert [strip(one) for one in first] == [strip(one) for one in second]
+
+
+@pytest.mark.parametrize("make", [byte_level_tokenizer, sentencepiece_like_tokenizer])
+async def test_pieces_of_text_are_encoded_as_they_stand_in_the_prompt(tmp_path: Path, make) -> None:  # type: ignore[no-untyped-def]
+    engine = TransformersModel.load(save_model_folder(tmp_path, tokenizer=make()))
+    text = engine.tokenizer
+    for piece in ("</code>\n<output>\n", "\n<output>\n5 é ∑\n", "code", " space", "", "\n\n", "日本"):
+        ids = text.encode(piece)
+        assert text.decode(ids) == piece
+        assert not ids or text.ends(ids, piece)[-1] == len(piece)
+    whole = text.encode_start(PROMPT)
+    assert text._text(whole).removeprefix("<s>").lstrip(" ") == PROMPT
+
+
+def test_what_is_missing_in_a_model_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        TransformersModel.load(tmp_path / "none")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        TransformersModel.load(tmp_path)
+    folder = save_model_folder(tmp_path / "m")
+    (folder / "value_head.safetensors").unlink()
+    with pytest.raises(UserError, match=r"save_value_head\.py"):
+        TransformersModel.load(folder)
+    TransformersModel.load(folder, need_value=False)
+    (folder / "model.safetensors").write_bytes(b"junk")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        TransformersModel.load(folder, need_value=False)
