@@ -1,0 +1,540 @@
+"""The decision whether two answers that were read say the same: True, False, or None for undecided.
+
+Values are compared exactly: by algebra where it settles the matter, else at points evaluated until the difference
+is either shown to be non-zero or below 1e-250. Rounding, units, percent and degrees follow the stated policy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import sympy
+from sympy import Rational, Symbol
+
+from eval.answers import (
+    Answer, Clock, Equation, Family, Inequality, Items, Named, Ratio, Region, Scalar, Unread, Words, as_set, balanced,
+)  # fmt: skip
+from eval.latex import Huge, Unreadable, Value, matrix_of
+from eval.numbers import Number, same_number
+from eval.text import SYMBOL_UNITS
+
+MAX_PARTS = 60
+DIGITS, MAX_DIGITS = 30, 300
+ZERO = sympy.Float(10) ** -250
+POINTS = ((7, 5), (19, 13), (-11, 7), (2, 9), (-31, 10), (53, 11))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a policy allows beyond equality of values."""
+
+    rounding: bool = True
+    loose_marks: bool = True  # N% as N or N/100, degrees as radians or bare, a missing base, a missing unit
+    loose_lists: bool = True  # a list without brackets, vectors in any brackets, a name that one side leaves out
+
+
+Decision = bool | None
+
+
+def same(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    """Whether the prediction is the gold answer."""
+    for kind, rule in _RULES:
+        if isinstance(gold, kind) or isinstance(prediction, kind):
+            return rule(gold, prediction, rules)
+    return same_scalar(gold, prediction, rules)  # type: ignore[arg-type]
+
+
+def every(decisions: Iterable[Decision]) -> Decision:
+    """False if any is false, else None if any is undecided."""
+    found = list(decisions)
+    return False if False in found else None if None in found else True
+
+
+# --- values ----------------------------------------------------------------------------------------------------
+
+
+def equal_values(left: Value, right: Value) -> Decision:
+    """Exact equality of two expressions, or of two matrices entry by entry."""
+    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
+        if not (isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)):
+            return False
+        return left.shape == right.shape and every(map(equal_values, left, right))
+    if left == right:
+        return True
+    if not (left.is_finite is not False and right.is_finite is not False):
+        return False
+    gap = left - right
+    if gap.is_Rational:
+        return bool(gap == 0)
+    symbols = sorted(gap.free_symbols, key=str)
+    return _vanishes_everywhere(gap, symbols) if symbols else _vanishes(gap)
+
+
+def _vanishes(gap: Value) -> Decision:
+    """Whether a number is zero: not if an approximation with guaranteed digits says so."""
+    value = gap.evalf(DIGITS, maxn=MAX_DIGITS)
+    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo, Huge):
+        return None
+    if not all(part.is_Float or part.is_Rational for part in value.as_real_imag()):
+        return None
+    return bool(abs(value) < ZERO)
+
+
+def _vanishes_everywhere(gap: Value, symbols: list[Symbol]) -> Decision:
+    """Whether an expression is zero wherever it is defined and real: by expansion, else at rational points."""
+    polynomial = gap.is_rational_function(*symbols) and not gap.has(Huge)
+    if polynomial:
+        return bool(sympy.cancel(sympy.together(gap)) == 0)
+    seen = 0
+    for point, (top, bottom) in enumerate(POINTS):
+        at = {symbol: Rational(top + 3 * i, bottom + point) for i, symbol in enumerate(symbols)}
+        value = gap.subs(at)
+        decision = None if value.has(sympy.nan, sympy.zoo, sympy.oo) else _vanishes(value)
+        if decision is False and (top > 0 or _is_real(value)):
+            return False
+        seen += decision is True
+    return True if seen >= 2 else None
+
+
+def _is_real(value: Value) -> bool:
+    return bool(abs(sympy.im(value.evalf(DIGITS))) < sympy.Float(10) ** -20)
+
+
+def _number(scalar: Scalar, value: Value) -> Number | None:
+    """The value as a number for the rounding rule: its literal, or sixty digits of an exact real expression."""
+    if scalar.number is not None and value == _rational(scalar.number.value):
+        return scalar.number
+    if value.is_Rational:
+        places = None
+        if scalar.number is not None and scalar.number.decimals is not None:
+            shift = {Rational(1, 100): 2, Rational(1, 1): 0}.get(value / (_rational(scalar.number.value) or 1), 0)
+            places = scalar.number.decimals + shift
+        return Number(Fraction(int(value.p), int(value.q)), places, scalar.number.digits if scalar.number else 0)
+    approximate = value.evalf(60, maxn=MAX_DIGITS) if value.is_number else None
+    if approximate is None or not approximate.is_Float:
+        return None
+    return Number(Fraction(str(Rational(str(approximate)))))
+
+
+def _rational(value: Fraction) -> Rational:
+    return Rational(value.numerator, value.denominator)
+
+
+def _same_value(gold: Scalar, left: Value, prediction: Scalar, right: Value, rules: Rules) -> Decision:
+    """Equal values, or one the rounding of the other as the policy allows."""
+    matrices = isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase)
+    if matrices and rules.loose_lists and all(1 in getattr(value, "shape", ()) for value in (left, right)):
+        left, right = (value.reshape(1, len(value)) for value in (left, right))  # a row and a column
+    decision = equal_values(left, right)
+    if decision is True or matrices or not rules.rounding or "." not in gold.text + prediction.text:
+        return decision
+    if left.is_number and right.is_number:
+        if left.is_extended_real and right.is_extended_real:
+            first, second = _number(gold, left), _number(prediction, right)
+            if first is None or second is None or not (gold.number or prediction.number):
+                return decision
+            return True if same_number(first, second) else decision
+        return True if _rounded_complex(gold, left, prediction, right) else decision
+    return None if decision is False and _nearly(left, right) else decision
+
+
+def _rounded_complex(gold: Scalar, left: Value, prediction: Scalar, right: Value) -> bool:
+    """Real and imaginary parts under the rounding rule, with the fewest decimals that are written."""
+    numbers = []
+    for scalar, value in ((gold, left), (prediction, right)):
+        decimals = [len(part) for part in _DECIMALS.findall(scalar.text)]
+        parts = [_number(Scalar(part), part) for part in value.as_real_imag()]
+        if any(part is None for part in parts):
+            return False
+        places = min(decimals) if decimals else None
+        numbers.append([replace(part, decimals=places, digits=places or 0) for part in parts if part is not None])
+    return all(same_number(first, second) for first, second in zip(*numbers, strict=True))
+
+
+_DECIMALS = re.compile(r"\.(\d+)")
+
+
+def _nearly(left: Value, right: Value) -> bool:
+    """Whether two expressions in the same symbols differ by less than a thousandth: rounded coefficients."""
+    symbols = sorted(left.free_symbols, key=str)
+    if not symbols or left.free_symbols != right.free_symbols:
+        return False
+    for point in (0, 7, 14):
+        at = {symbol: Rational(point + (i if point else 0), 3) for i, symbol in enumerate(symbols)}
+        first, second = left.subs(at).evalf(DIGITS), right.subs(at).evalf(DIGITS)
+        if not (first.is_number and second.is_number and abs(first - second) <= abs(first) / 1000):
+            return False
+    return True
+
+
+# --- single answers --------------------------------------------------------------------------------------------
+
+
+def same_scalar(gold: Scalar, prediction: Scalar, rules: Rules) -> Decision:
+    gold, prediction = _letter_units(gold, prediction)
+    if gold.unit != prediction.unit and (not rules.loose_marks or (gold.unit and prediction.unit)):
+        return False
+    if gold.text.isalpha() and prediction.text.isalpha() and len(gold.text) + len(prediction.text) > 2:
+        return _short_words(gold.text.casefold(), prediction.text.casefold())
+    if _choice(gold) and _choice(prediction):
+        return _choice(gold) == _choice(prediction)
+    if "base" in gold.mark and not prediction.mark and rules.loose_marks:
+        return prediction.text.lower().lstrip("0") == gold.text.lstrip("0")
+    decisions = [
+        _same_value(gold, left, prediction, right, rules)
+        for left, right in _readings(gold, prediction, rules)
+    ]
+    return True if True in decisions else None if None in decisions else False
+
+
+def _readings(gold: Scalar, prediction: Scalar, rules: Rules) -> list[tuple[Value, Value]]:
+    """Pairs of values to compare: what a percent sign or a degree sign may stand for beside a number without it."""
+    left, right = gold.value, prediction.value
+    marks = (gold.mark, prediction.mark)
+    if marks == ("%", "%"):
+        return [(left * 100, right * 100)]
+    if marks == ("deg", "deg"):
+        return [(left, right)]
+    radians = sympy.pi / 180
+    if not rules.loose_marks:
+        return [(left * radians if marks[0] == "deg" else left, right * radians if marks[1] == "deg" else right)]
+    if marks[0] in ("%", "deg"):
+        return [(left, right), (left * (100 if marks[0] == "%" else radians), right)]
+    if marks[1] == "%":
+        bare = right * 100
+        return [(left, right)] + ([(left, bare)] if bare.is_number and bare.is_real and abs(bare) > 1 else [])
+    return [(left, right), (left, right * radians)] if marks[1] == "deg" else [(left, right)]
+
+
+def _letter_units(gold: Scalar, prediction: Scalar) -> tuple[Scalar, Scalar]:
+    """`5 m` beside an expression in m is a product, not five metres."""
+    for this, other in ((gold, prediction), (prediction, gold)):
+        symbols = getattr(other.value, "free_symbols", set())
+        if this.unit in SYMBOL_UNITS and this.unit and Symbol(this.unit) in symbols:
+            product = replace(this, value=this.value * Symbol(this.unit), number=None, unit="")
+            return (product, other) if this is gold else (other, product)
+    return gold, prediction
+
+
+def _choice(scalar: Scalar) -> str:
+    return str(scalar.value).casefold() if isinstance(scalar.value, Symbol) and len(str(scalar.value)) == 1 else ""
+
+
+def _short_words(gold: str, prediction: str) -> Decision:
+    """Two or three letters are a word or a product; only a rearrangement leaves that open."""
+    return gold == prediction or (None if sorted(gold) == sorted(prediction) else False)
+
+
+def _words(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    if isinstance(gold, Named) or isinstance(prediction, Named):
+        return _named(gold, prediction, rules)
+    gold, prediction = (
+        Words(one.text.casefold()) if isinstance(one, Scalar) and one.text.isalpha() else one for one in (gold, prediction)
+    )
+    return isinstance(gold, Words) and isinstance(prediction, Words) and gold.text == prediction.text
+
+
+def _unread(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    """Notation that was not understood: the same text, a malformed prediction, or no decision."""
+    if isinstance(gold, Unread) and isinstance(prediction, Unread) and gold.text == prediction.text:
+        return True
+    malformed = isinstance(prediction, Unread) and (not balanced(prediction.text) or not prediction.text)
+    return False if malformed or isinstance(gold, Words) or isinstance(prediction, Words) else None
+
+
+def _clock(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    if isinstance(gold, Clock) and isinstance(prediction, Clock):
+        if _time(gold, prediction.half) == _time(prediction, gold.half):
+            return True
+        ratio = not gold.half and not prediction.half and gold.seconds and prediction.seconds
+        return None if ratio and gold.hour * prediction.seconds == prediction.hour * gold.seconds else False
+    return every([_ratio_of(gold) is not None and _ratio_of(prediction) is not None and _ratio(gold, prediction, rules)])
+
+
+def _time(clock: Clock, other_half: str) -> int:
+    """Seconds after midnight; a missing half is the other side's when the hour leaves it open."""
+    half = clock.half or (other_half if clock.hour <= 12 else "")
+    hour = clock.hour % 12 + (12 if half == "p" else 0) if half else clock.hour
+    return hour * 3600 + clock.seconds
+
+
+def _ratio_of(answer: Answer) -> tuple[Value, ...] | None:
+    if isinstance(answer, Clock):
+        return None if answer.half or answer.seconds % 60 else (sympy.Integer(answer.hour), Rational(answer.seconds, 60))
+    if isinstance(answer, Scalar) and not answer.mark and isinstance(answer.value, sympy.Expr):
+        return (answer.value, sympy.Integer(1))
+    return answer.parts if isinstance(answer, Ratio) else None
+
+
+def _ratio(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    left, right = _ratio_of(gold), _ratio_of(prediction)
+    if left is None or right is None or len(left) != len(right) or 0 in (left[0], right[0]):
+        return False
+    return every(equal_values(a * right[0], b * left[0]) for a, b in zip(left, right, strict=True))
+
+
+# --- lists, vectors, sets --------------------------------------------------------------------------------------
+
+
+def _items(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    if isinstance(gold, Items) and isinstance(prediction, Items):
+        left, right = _vector(gold), _vector(prediction)
+        if left is not None and right is not None:
+            return equal_values(left, right)
+        return _same_items(gold, prediction, rules)
+    items, other = (gold, prediction) if isinstance(gold, Items) else (prediction, gold)
+    if isinstance(other, Region | Inequality):
+        return _region(gold, prediction, rules)
+    if isinstance(other, Scalar) and isinstance(other.value, sympy.MatrixBase) and items.brackets not in ("{}",):
+        return _matrix_and_items(other, items, gold is other, rules)
+    return False
+
+
+def _vector(items: Items) -> Value | None:
+    """A list of equally long lists as the matrix it prints."""
+    rows = [part.parts for part in items.parts if isinstance(part, Items) and part.brackets in ("[]", "()")]
+    if items.brackets != "[]" or len(rows) != len(items.parts) or not rows:
+        return None
+    try:
+        return matrix_of([[part.value for part in row if isinstance(part, Scalar)] for row in rows])
+    except Unreadable:
+        return None
+
+
+def _matrix_and_items(matrix: Scalar, items: Items, matrix_is_gold: bool, rules: Rules) -> Decision:
+    nested = _vector(items)
+    if nested is not None:
+        return equal_values(matrix.value, nested)
+    if 1 not in matrix.value.shape or items.brackets in ("[)", "(]"):
+        return False
+    vector = Items(items.brackets, tuple(Scalar(entry) for entry in matrix.value))
+    return _in_order(vector, items, rules) if matrix_is_gold else _in_order(items, vector, rules)
+
+
+def _same_items(gold: Items, prediction: Items, rules: Rules) -> Decision:
+    if len(gold.parts) > MAX_PARTS or len(prediction.parts) > MAX_PARTS:
+        return None
+    brackets = {gold.brackets, prediction.brackets}
+    named = [all(isinstance(part, Named) for part in side.parts) for side in (gold, prediction)]
+    if not brackets - {"", "{}"} and named[0] == named[1]:
+        if gold.brackets == prediction.brackets == "{}":
+            return every([_covers(gold, prediction, rules), _covers(prediction, gold, rules)])
+        return _in_any_order(gold, prediction, rules)
+    if len(brackets) == 1 or named[0] != named[1] and not brackets - {"", "()", "{}"}:
+        return _in_order(gold, prediction, rules)
+    if not rules.loose_lists:
+        return False
+    if brackets == {"", "[]"} or (brackets == {"[]", "{}"} and len(gold.parts) > 2):
+        return _in_any_order(gold, prediction, rules)
+    vectors = brackets <= {"()", "[]", "<>"} and (len(gold.parts) > 2 or "<>" in brackets)
+    return _in_order(gold, prediction, rules) if vectors or brackets == {"", "()"} else False
+
+
+def _in_order(gold: Items, prediction: Items, rules: Rules) -> Decision:
+    if len(gold.parts) != len(prediction.parts):
+        return False
+    return every(same(a, b, rules) for a, b in zip(gold.parts, prediction.parts, strict=True))
+
+
+def _in_any_order(gold: Items, prediction: Items, rules: Rules) -> Decision:
+    """A one-to-one pairing of equal parts."""
+    if len(gold.parts) != len(prediction.parts):
+        return False
+    left, doubts = list(prediction.parts), False
+    for part in gold.parts:
+        decisions = [same(part, other, rules) for other in left]
+        if True in decisions:
+            left.pop(decisions.index(True))
+        elif None in decisions:
+            doubts = True
+        else:
+            return False
+    return None if doubts else True
+
+
+def _covers(gold: Items, prediction: Items, rules: Rules) -> Decision:
+    """Whether every gold part has an equal among the prediction's: for sets, where repetition does not count."""
+    decisions = []
+    for part in gold.parts:
+        found = [same(part, other, rules) for other in prediction.parts]
+        decisions.append(True if True in found else None if None in found else False)
+    return every(decisions)
+
+
+def _region(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    """Sets of real numbers, whatever notation describes them."""
+    if isinstance(gold, Inequality) and isinstance(prediction, Inequality):
+        decision = _same_inequality(gold, prediction)
+        if decision is not None:
+            return decision
+    if isinstance(gold, Scalar | Ratio | Clock) or isinstance(prediction, Scalar | Ratio | Clock):
+        return False
+    try:
+        left, right = as_set(gold), as_set(prediction)
+        if left is None or right is None:
+            return None if left is None and right is None else False
+        if left == right:
+            return True
+        pieces = _pieces(left), _pieces(right)
+        if pieces[0] is None or pieces[1] is None:
+            return None
+        return len(pieces[0]) == len(pieces[1]) and every(
+            a.brackets == b.brackets and _in_order(a, b, rules) for a, b in zip(*pieces, strict=True)
+        )
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+
+
+def _pieces(region: sympy.Set) -> list[Items] | None:
+    """The intervals and points of a union from left to right; None for anything else."""
+    pieces = []
+    for part in region.args if isinstance(region, sympy.Union) else [region]:
+        if isinstance(part, sympy.FiniteSet):
+            pieces.extend(Items("[]", (Scalar(point), Scalar(point))) for point in part)
+        elif isinstance(part, sympy.Interval):
+            brackets = ("(" if part.left_open else "[") + (")" if part.right_open else "]")
+            ends = tuple(Scalar(end, text="." if end.is_Rational else "") for end in (part.start, part.end))
+            pieces.append(Items(brackets, ends))
+        elif part is not sympy.S.EmptySet:
+            return None
+    return sorted(pieces, key=lambda piece: float(piece.parts[0].value))  # type: ignore[union-attr]
+
+
+_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"}
+
+
+def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
+    """Up to moving terms and scaling by a constant; None where only the solution sets can tell."""
+    symbols = [set().union(*(side.free_symbols for side in one.sides)) for one in (gold, prediction)]
+    if symbols[0] != symbols[1]:
+        return False
+    if len(gold.operators) != 1 or len(prediction.operators) != 1:
+        return None
+    left, right = (one.sides[0] - one.sides[1] for one in (gold, prediction))
+    factor = _constant_ratio(left, right)
+    if factor is None:
+        return None if len(symbols[0]) == 1 else False
+    operator = prediction.operators[0]
+    return gold.operators[0] == (operator if factor > 0 else _FLIPPED[operator])
+
+
+def _constant_ratio(left: Value, right: Value) -> Value | None:
+    """left / right if that is one real number other than zero."""
+    if left == 0 or right == 0:
+        return None
+    ratio = sympy.simplify(left / right)
+    return ratio if ratio.is_number and ratio.is_real and ratio != 0 else None
+
+
+# --- equations, names, families --------------------------------------------------------------------------------
+
+
+def _named(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    if isinstance(gold, Named) and isinstance(prediction, Named):
+        if gold.name == prediction.name or {_kind(gold), _kind(prediction)} == {"y", "f"}:
+            return same(gold.value, prediction.value, rules) or _as_equations(gold, prediction)
+        if _kind(gold) == _kind(prediction) == "f" and gold.name[0] == prediction.name[0]:
+            return same(gold.value, _renamed(prediction, gold), rules)
+        return _as_equations(gold, prediction)
+    name, other = (gold, prediction) if isinstance(gold, Named) else (prediction, gold)
+    assert isinstance(name, Named)
+    if isinstance(other, Equation):
+        return _as_equations(gold, prediction)
+    if isinstance(other, Inequality) and Symbol(name.name) not in set().union(*(s.free_symbols for s in other.sides)):
+        return False
+    if not rules.loose_lists:
+        return False
+    return same(name.value, other, rules) if name is gold else same(other, name.value, rules)
+
+
+def _kind(named: Named) -> str:
+    return "f" if "(" in named.name else "y" if named.name == "y" else ""
+
+
+def _renamed(function: Named, like: Named) -> Answer:
+    """f(t) = ... written in the variable of f(x)."""
+    if not isinstance(function.value, Scalar):
+        return function.value
+    old, new = (Symbol(one.name.partition("(")[2].rstrip(")")) for one in (function, like))
+    return replace(function.value, value=function.value.value.subs(old, new))
+
+
+def _as_equations(gold: Answer, prediction: Answer) -> Decision:
+    """Equal up to moving terms, scaling by a constant and clearing denominators."""
+    sides = []
+    for answer in (gold, prediction):
+        if isinstance(answer, Named) and isinstance(answer.value, Scalar) and "(" not in answer.name:
+            answer = Equation(Symbol(answer.name.lstrip("\\")), answer.value.value)
+        if not isinstance(answer, Equation) or isinstance(answer.left - answer.left, sympy.MatrixBase):
+            return False
+        sides.append(sympy.together(answer.left - answer.right))
+    left, right = (side.as_numer_denom()[0] for side in sides)
+    if left.free_symbols != right.free_symbols:
+        return False
+    return _constant_ratio(left, right) is not None or (left == 0 and right == 0)
+
+
+def _equation(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    return _as_equations(gold, prediction) if isinstance(gold, Equation | Named) else False
+
+
+def _family(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+    """Lists in an integer parameter: the same progressions under any name of the parameter."""
+    if not (isinstance(gold, Family) and isinstance(prediction, Family)):
+        bare = gold if isinstance(prediction, Family) else prediction
+        return None if isinstance(bare, Scalar | Items | Named) and not _is_constant(bare) else False
+    parameter = Symbol("_n", integer=True)
+    left, right = (_progressions(family, parameter) for family in (gold, prediction))
+    if left is None or right is None:
+        return None
+    if len(left) != len(right):
+        return None
+    unmatched = list(right)
+    for offset, step in left:
+        found = next((pair for pair in unmatched if _same_progression(offset, step, *pair)), None)
+        if found is None:
+            return None if len(left) > 1 else False
+        unmatched.remove(found)
+    return True
+
+
+def _is_constant(answer: Answer) -> bool:
+    return isinstance(answer, Scalar) and not answer.value.free_symbols
+
+
+def _progressions(family: Family, parameter: Symbol) -> list[tuple[Value, Value]] | None:
+    """(offset, step) of every part; None unless all are linear in the parameter."""
+    pairs = []
+    for part in family.parts:
+        part = part.value if isinstance(part, Named) else part
+        if not isinstance(part, Scalar) or isinstance(part.value, sympy.MatrixBase):
+            return None
+        value = part.value * (sympy.pi / 180 if part.mark == "deg" else 1)
+        value = sympy.expand(value.subs(Symbol(family.parameter), parameter))
+        step = value.coeff(parameter)
+        if step == 0 or parameter in (value - step * parameter).free_symbols:
+            return None
+        pairs.append((sympy.simplify(value - step * parameter), step))
+    return pairs
+
+
+def _same_progression(offset: Value, step: Value, other_offset: Value, other_step: Value) -> bool:
+    shift = sympy.simplify((offset - other_offset) / step)
+    return bool(equal_values(abs(step), abs(other_step))) and bool(shift.is_integer)
+
+
+_RULES: list[tuple[Any, Callable[[Any, Any, Rules], Decision]]] = [
+    (Unread, _unread),
+    (Words, _words),
+    (Family, _family),
+    (Named, _named),
+    (Equation, _equation),
+    (Clock, _clock),
+    (Ratio, _ratio),
+    (Items, _items),
+    (Region | Inequality, _region),
+]

@@ -1,0 +1,160 @@
+"""Cleaning of answers before they are read: notation to one spelling, never to another meaning."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_UNICODE = {
+    **dict.fromkeys("−–—‐‑﹣", "-"),
+    **dict.fromkeys("×✕", r"\times "),
+    **dict.fromkeys("·⋅∙•", r"\cdot "),
+    **{"÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\neq ", "≈": r"\approx "},
+    **{"∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "},
+    **{"±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "∅": r"\emptyset ", "ℝ": r"\Reals ", "ℤ": r"\Integers ", "≡": r"\equiv "},
+    **{"′": "'", "’": "'", "“": '"', "”": '"', "…": r"\ldots ", "θ": r"\theta ", "∖": r"\setminus ", "∠": r"\angle "},
+    **{"⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil "},
+    **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅔": r"\frac{2}{3}"},
+    **{"，": ",", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5", "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9"},
+    **{digit: f"^{i}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    **{"α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ω": r"\omega ", "φ": r"\phi "},
+}
+_TRANSLATION = str.maketrans(_UNICODE)
+
+# A JSON string with single backslashes turns \frac into a form feed and "rac": the letter is put back.
+_ESCAPES = {"\t": "t", "\f": "f", "\b": "b", "\r": "r", "\a": "a", "\v": "v"}
+_ESCAPED = re.compile(r"([\t\f\b\r\a\v])(?=[a-z]{2})")
+
+# One spelling for each notation, applied in this order.
+_RULES = [
+    (r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?", " "),
+    (r"\\(?:leqslant|leq|le)(?![a-zA-Z])|<=|=<", r" \\le "),
+    (r"\\(?:geqslant|geq|ge)(?![a-zA-Z])|>=", r" \\ge "),
+    (r"\\(?:neq|ne)(?![a-zA-Z])|!=|\\not\s*=", r" \\neq "),
+    (r"\\lt(?![a-zA-Z])|&lt;", "<"),
+    (r"\\gt(?![a-zA-Z])|&gt;", ">"),
+    (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+    (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
+    (r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |\\;|,\\,)(?=\d{3}(?!\d))", ","),
+    (r"\\!", ""),
+    (r"(?<!\\)\\[,;:> ]|(?<!\\)~", " "),
+    (r"\b(?:Immutable)?(?:Dense)?(?:Matrix|array)\s*\(\s*(\[.*\])\s*\)", r"\1"),
+    (r"\\(?:cdot|times|ast)(?![a-zA-Z])", " * "),
+    (r"\\div(?![a-zA-Z])", " / "),
+    (r"\*\*", "^"),
+    (r"\\(?:lvert|rvert|vert|mid)(?![a-zA-Z])", "|"),
+    (r"\\(?:lbrace)(?![a-zA-Z])", r"\\{"),
+    (r"\\(?:rbrace)(?![a-zA-Z])", r"\\}"),
+    (r"\\colon(?![a-zA-Z])", ":"),
+    (r"\\(?:degree|degrees)(?![a-zA-Z])", r"^\\circ "),
+    (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset "),
+    (r"\\(?:mathbb|mathbf)\s*\{?([RZNQC])\}?|\\(R|Z|N)(?![a-zA-Z])", r" \\set\1\2 "),
+    (r"\\Reals(?![a-zA-Z])", r"\\setR "),
+    (r"\\Integers(?![a-zA-Z])", r"\\setZ "),
+    (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
+    (r"\\(?:backslash)(?![a-zA-Z])", r"\\setminus"),
+    (r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|operatorname\*?|boldsymbol|bm|vec|hat|mathop|rm|bf)\s*\{\s*([a-zA-Z])\s*\}", r" \1 "),
+    (r"\\(?:text[a-z]*|mbox|hbox|fbox|mathrm|mathbf|mathit|mathsf|emph|operatorname|bold)\s*\{", r"\\text{"),
+    (r"\\text\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arctan|arcsin|arccos|cis)\s*\}", r" \1 "),
+    (r"(?<=[)\]])\s*[Uu]\s*(?=[(\[])", r" \\cup "),
+    (r"\\text\{[\s,]*(and|or|to)[\s,]*\}", r" \1 "),
+]
+_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RULES]
+_DOUBLED = re.compile(r"\\\\(?=(?:[dtc]?frac|sqrt|pi|text|left|right|begin|end|infty|cdot|times|boxed|[a-z]{3,})(?![a-z]))")
+
+
+def clean(text: str) -> str:
+    """One spelling of an answer: Unicode, spacing, wrappers and synonyms of LaTeX commands."""
+    text = _ESCAPED.sub(lambda match: "\\" + _ESCAPES[match[1]], text).translate(_TRANSLATION)
+    text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"[\x00-\x1f\x7f\u200b-\u200f\ufeff]", " ", text)
+    if r"\begin" not in text or r"\\begin" in text:
+        text = _DOUBLED.sub(r"\\", text)
+    text = unwrap(text)
+    if len(_DOLLAR.findall(text)) % 2 == 0:  # an odd one is money
+        text = _DOLLAR.sub(" ", text)
+    for pattern, replacement in _COMPILED:
+        text = pattern.sub(replacement, text)
+    return re.sub(r"\s+", " ", unwrap(text)).strip()
+
+
+_DOLLAR = re.compile(r"(?<!\\)\$")
+_WRAPPERS = [
+    re.compile(r"\$\$(?P<inner>[^$]*)\$\$|\$(?P<single>[^$]*)\$", re.DOTALL),
+    re.compile(r"\\\((?P<inner>.*)\\\)|\\\[(?P<single>.*)\\\]", re.DOTALL),
+    re.compile(r"\*\*(?P<inner>[^*]+)\*\*|`(?P<single>[^`]+)`", re.DOTALL),
+]
+_BRACED = re.compile(r"(?:\\boxed|\\fbox|\\text[a-z]*|\\mbox|\\mathrm|\\mathbf|\\displaystyle)?\s*\{")
+
+
+def unwrap(text: str) -> str:
+    """Without the delimiters, boxes and braces around the whole of it, and without a full stop at the end."""
+    while True:
+        before = text
+        text = re.sub(r"(?<!\\)\\$", "", text.strip()).strip()
+        if not text.endswith("\\ldots") and not text.endswith(".."):
+            text = re.sub(r"(?<!\\)[.,;:]+$", "", text)
+        for wrapper in _WRAPPERS:
+            if match := wrapper.fullmatch(text):
+                text = match["inner"] or match["single"] or ""
+        opening = _BRACED.match(text)
+        if opening and closing_brace(text, opening.end()) == len(text) - 1:
+            text = text[opening.end() : -1]
+        if text == before:
+            return text
+
+
+def closing_brace(text: str, start: int) -> int:
+    """Index of the brace that closes a group whose contents begin at `start`; -1 when it stays open."""
+    depth = 1
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
+    return -1
+
+
+def words(text: str) -> str:
+    """A text answer for comparison: case, punctuation, articles and LaTeX text commands do not count."""
+    text = re.sub(r"\\text|[{}$\\\"*.!?]", " ", text).casefold()
+    text = re.sub(r"[\s,;]+", " ", text).strip()
+    return re.sub(r"^(?:the|an?) (?=\w)", "", text)
+
+
+# Units: one spelling each. Left the name used in comparisons, right what else is written for it.
+_SYNONYMS = """
+cm: centimeter centimetre | mm: millimeter millimetre | km: kilometer kilometre | m: meter metre | inch: in inche
+ft: foot feet | yd: yard | mile: mi | g: gram | kg: kilogram | mg: milligram | lb: pound lbs | oz: ounce | l: liter litre
+ml: milliliter millilitre | s: second sec | min: minute | h: hour hr | day: | week: wk | month: | year: yr | $: dollar usd
+cent: ¢ | €: euro eur | £: gbp | mile/h: mph | unit: | people: person | °: degree deg | rad: radian
+"""
+_ONE_SPELLING = {
+    other: name.strip()
+    for entry in re.split(r"[|\n]", _SYNONYMS.strip())
+    for name, _, others in [entry.partition(":")]
+    for other in [name.strip(), *others.split()]
+}
+SYMBOL_UNITS = "mglshLNJWVKACF"  # single letters that are units after a number and a space, and variables otherwise
+
+
+def unit_name(text: str) -> str:
+    """One spelling of a unit: \"square centimeters\", \"cm^2\" and \"\\text{ cm}^2\" are the same."""
+    text = re.sub(r"\\text|[{}\\.*]", " ", text).strip()
+    text = text if len(text) == 1 and text not in "L" else text.casefold()
+    text = re.sub(r"\s*(?:/|\bper\b)\s*", "/", text)
+    text = re.sub(r"\s*\^\s*(\d)", r"^\1", text)
+    if match := re.fullmatch(r"(?:(sq|square)|(cu|cubic))\s+(.+)", text):
+        text = match[3] + ("^2" if match[1] else "^3")
+    return "/".join(_one_unit(part) for part in text.split("/"))
+
+
+def _one_unit(text: str) -> str:
+    name, _, exponent = text.strip().partition("^")
+    singular = re.sub(r"(?<=x|h|s)es$|(?<!s)s$", "", name) if len(name) > 2 and name not in _ONE_SPELLING else name
+    singular = _ONE_SPELLING.get(singular, singular)
+    return f"{singular}^{exponent}" if exponent else singular
+
+
+def is_unit(text: str) -> bool:
+    """Whether the text is a unit of measure this module knows by name."""
+    return all(part.partition("^")[0] in set(_ONE_SPELLING.values()) for part in unit_name(text).split("/"))
