@@ -1,7 +1,7 @@
 """Continuous batching, without any asyncio: requests in, finished requests out, one step at a time.
 
 A step is at most one round of prefills (all waiting prompts together) and one decoding position for every running
-row. The samples of one request share a row until their tokens part, so a token that several samples have in common
+row. The samples of one prompt share a row until their tokens part, so a token that several samples have in common
 is computed once. Shapes are padded (rows to 16, new tokens to 8, positions to 64): on a CPU the arithmetic of a
 row is then the same in every batch, and so are its tokens.
 """
@@ -52,6 +52,18 @@ class Request:
 
 
 @dataclass(eq=False)
+class Prompt:
+    """A context of this step and everybody who asked for it; they share its prefill and its row."""
+
+    context: Context
+    requests: list[Request]
+
+    @property
+    def sampled(self) -> bool:
+        return any(request.n for request in self.requests)
+
+
+@dataclass(eq=False)
 class Member:
     """One sample in the making."""
 
@@ -99,78 +111,85 @@ class Batch:
     # --- prefill
 
     def _admit(self, requests: Sequence[Request], finished: list[Request]) -> None:
-        ready: list[tuple[Request, Kept]] = []
-        to_compute: list[tuple[int, Request]] = []  # (first position to compute, request)
-        for request in requests:
-            covered = self.store.covered(request.context)
-            kept = self.store.get(request.context)
-            request.count(prompt=request.context.length)
-            if covered == request.context.length and kept is not None and kept.logits is not None:
-                request.count(reused=covered)
-                ready.append((request, kept))
+        ready: list[tuple[Prompt, Kept]] = []
+        to_compute: list[tuple[int, Prompt]] = []  # (first position to compute, prompt)
+        for prompt in _prompts(requests):
+            context = prompt.context
+            covered = self.store.covered(context)
+            kept = self.store.get(context)
+            first, *others = prompt.requests
+            for request in others:
+                request.count(prompt=context.length, reused=context.length)
+            if covered == context.length and kept is not None and kept.logits is not None:
+                first.count(prompt=context.length, reused=covered)
+                ready.append((prompt, kept))
             else:
-                to_compute.append((min(covered, request.context.length - 1), request))
+                start = min(covered, context.length - 1)
+                first.count(prompt=context.length, reused=start, computed=context.length - start)
+                to_compute.append((start, prompt))
         for chunk in _chunks(to_compute):
             finished += self._prefill(chunk)
-        for request, kept in ready:
-            request.value = kept.value
-            if request.n == 0:
-                finished.append(request)
-                continue
-            at = len(self.rows)
-            self._memory.reserve(at + 1, request.context.length)
-            self._memory.load(at, request.context, self.store, request.context.length)
-            assert kept.logits is not None
-            finished += self._start([request], kept.logits[None])
+        for prompt, kept in ready:
+            if prompt.sampled:
+                assert kept.logits is not None
+                self._memory.reserve(len(self.rows) + 1, prompt.context.length)
+                self._memory.load(len(self.rows), prompt.context, self.store, prompt.context.length)
+                finished += self._start([prompt], kept.logits[None])
+            finished += _answer(prompt, kept.value)
 
-    def _prefill(self, chunk: list[tuple[int, Request]]) -> list[Request]:
+    def _prefill(self, chunk: list[tuple[int, Prompt]]) -> list[Request]:
         """Computes the missing positions of several prompts in one pass, the sampled ones first."""
-        chunk = sorted(chunk, key=lambda entry: entry[1].n == 0)
+        chunk = sorted(chunk, key=lambda entry: not entry[1].sampled)
         first = len(self.rows)
-        tokens = round_up(max(request.context.length - start for start, request in chunk), TOKEN_STEP)
-        longest = max(request.context.length for _, request in chunk)
+        tokens = round_up(max(prompt.context.length - start for start, prompt in chunk), TOKEN_STEP)
+        longest = max(prompt.context.length for _, prompt in chunk)
         rows = round_up(len(chunk), ROW_STEP)
         self._memory.reserve(first + rows, longest)
         ids = torch.zeros(rows, tokens, dtype=torch.long)
         positions = torch.zeros(rows, tokens, dtype=torch.long)
         write_at = torch.full((rows, tokens), self._memory.positions - 1, dtype=torch.long)
-        for row, (start, request) in enumerate(chunk):
-            self._memory.load(first + row, request.context, self.store, start)
-            new = request.context.all_token_ids()[start:]
+        for row, (start, prompt) in enumerate(chunk):
+            self._memory.load(first + row, prompt.context, self.store, start)
+            new = prompt.context.all_token_ids()[start:]
             ids[row, tokens - len(new) :] = torch.tensor(new)
-            positions[row, tokens - len(new) :] = torch.arange(start, request.context.length)
-            write_at[row, tokens - len(new) :] = torch.arange(start, request.context.length)
-            request.count(computed=len(new), reused=start)
+            positions[row, tokens - len(new) :] = torch.arange(start, prompt.context.length)
+            write_at[row, tokens - len(new) :] = torch.arange(start, prompt.context.length)
         length = min(round_up(longest, LENGTH_STEP), self._memory.positions)
         logits, values = self.network.forward(self._memory, first, ids, positions, write_at, length, with_values=True)
-        for row, (_, request) in enumerate(chunk):
-            request.value = None if values is None else float(values[row])
-            self._keep(first + row, request, logits[row])
-        sampled = [request for _, request in chunk if request.n]
-        return [request for _, request in chunk if not request.n] + self._start(sampled, logits[: len(sampled)])
+        finished: list[Request] = []
+        for row, (_, prompt) in enumerate(chunk):
+            value = None if values is None else float(values[row])
+            self._keep(first + row, prompt.context, logits[row], value)
+            finished += _answer(prompt, value)
+        sampled = [prompt for _, prompt in chunk if prompt.sampled]
+        return finished + self._start(sampled, logits[: len(sampled)])
 
-    def _keep(self, row: int, request: Request, logits: Tensor) -> None:
+    def _keep(self, row: int, context: Context, logits: Tensor, value: float | None) -> None:
         """Keeps the segments of a prompt that were not complete, and what is known at its end."""
-        end = request.context.length
-        for segment in request.context.segments():
+        end = context.length
+        for segment in context.segments():
             start = end - len(segment.token_ids)
             kept = self.store.get(segment)
             if kept is None or kept.covered < end - start:
                 kept = self._memory.cut(row, start, end)
                 self.store.put(segment, kept)
-            if segment is request.context:
-                self.store.put(segment, replace(kept, logits=logits.clone(), value=request.value))
+            if segment is context:
+                self.store.put(segment, replace(kept, logits=logits.clone(), value=value))
             end = start
 
-    def _start(self, requests: Sequence[Request], logits: Tensor) -> list[Request]:
+    def _start(self, prompts: Sequence[Prompt], logits: Tensor) -> list[Request]:
         """Makes the rows after the running ones run: their prompts are loaded, `logits` [n, vocabulary] are theirs."""
-        if not requests:
+        if not prompts:
             return []
         first = len(self.rows)
-        for request in requests:
-            limit = min(request.params.max_tokens, self.network.window - request.context.length)
-            members = [Member(request, i, noise(request.params.key, i), limit) for i in range(request.n)]
-            self.rows.append(Row(members, request.context.length))
+        for prompt in prompts:
+            room = self.network.window - prompt.context.length
+            members = [
+                Member(request, i, noise(request.params.key, i), min(request.params.max_tokens, room))
+                for request in prompt.requests
+                for i in range(request.n)
+            ]
+            self.rows.append(Row(members, prompt.context.length))
         return self._draw(first, logits)
 
     # --- decoding
@@ -291,13 +310,31 @@ class Batch:
         self._close([at for at, row in enumerate(self.rows) if not row.members])
 
 
-def _chunks(entries: list[tuple[int, Request]]) -> Iterable[list[tuple[int, Request]]]:
+def _prompts(requests: Iterable[Request]) -> list[Prompt]:
+    """The requests by context."""
+    prompts: dict[Context, Prompt] = {}
+    for request in requests:
+        prompts.setdefault(request.context, Prompt(request.context, [])).requests.append(request)
+    return list(prompts.values())
+
+
+def _answer(prompt: Prompt, value: float | None) -> list[Request]:
+    """Tells everybody the value; finished are those who asked for nothing else."""
+    for request in prompt.requests:
+        request.value = value
+    return [request for request in prompt.requests if request.n == 0]
+
+
+def _chunks(entries: list[tuple[int, Prompt]]) -> Iterable[list[tuple[int, Prompt]]]:
     """Groups prompts of similar length, so that little of a pass is padding and none is too large."""
-    chunk: list[tuple[int, Request]] = []
-    for entry in sorted(entries, key=lambda entry: entry[1].context.length - entry[0]):
-        tokens = entry[1].context.length - entry[0]
-        shortest = chunk[0][1].context.length - chunk[0][0] if chunk else tokens
-        if chunk and ((len(chunk) + 1) * tokens > PREFILL_TOKENS or tokens > 2 * shortest + 32):
+
+    def missing(entry: tuple[int, Prompt]) -> int:
+        return entry[1].context.length - entry[0]
+
+    chunk: list[tuple[int, Prompt]] = []
+    for entry in sorted(entries, key=missing):
+        tokens = missing(entry)
+        if chunk and ((len(chunk) + 1) * tokens > PREFILL_TOKENS or tokens > 2 * missing(chunk[0]) + 32):
             yield chunk
             chunk = []
         chunk.append(entry)

@@ -42,29 +42,25 @@ class Draws:
 def choose(logits: Tensor, rows: list[int], params: list[Sampling], uniforms: list[float]) -> Draws:
     """Draws m tokens. logits: [n, vocabulary], float32; draw i reads row `rows[i]` with `params[i]`, by inverting
     the cumulative distribution at `uniforms[i]` in [0, 1); at temperature 0 it takes the most likely token."""
-    of_row = dict(zip(rows, params, strict=True))  # the draws of one row share its parameters
-    tokens = _chosen(logits, rows, of_row, uniforms)
+    tokens = _chosen(logits, rows, params, uniforms)
     index = torch.tensor(rows, device=logits.device)
     logprobs = logits.log_softmax(-1)[index, tokens]
     return Draws(tokens.tolist(), logprobs.tolist())
 
 
-def _chosen(logits: Tensor, rows: list[int], of_row: dict[int, Sampling], uniforms: list[float]) -> Tensor:
+def _chosen(logits: Tensor, rows: list[int], params: list[Sampling], uniforms: list[float]) -> Tensor:
     chosen = torch.empty(len(rows), dtype=torch.long, device=logits.device)
-    for settings in {(p.temperature, p.top_k, p.top_p) for p in of_row.values()}:
-        temperature, top_k, top_p = settings
-        draws = [
-            i
-            for i, row in enumerate(rows)
-            if (of_row[row].temperature, of_row[row].top_k, of_row[row].top_p) == settings
-        ]
-        at = torch.tensor([rows[i] for i in draws], device=logits.device)
+    groups: dict[tuple[float, int, float], list[int]] = {}
+    for draw, one in enumerate(params):
+        groups.setdefault((one.temperature, one.top_k, one.top_p), []).append(draw)
+    for (temperature, top_k, top_p), draws in groups.items():
+        at = torch.tensor([rows[draw] for draw in draws], device=logits.device)
         if temperature == 0:
             picked = logits[at].argmax(-1)
         else:
             unique, inverse = at.unique(return_inverse=True)
             cumulative = _filtered(logits[unique] / temperature, top_k, top_p).double().softmax(-1).cumsum(-1)
-            uniform = torch.tensor([uniforms[i] for i in draws], dtype=torch.double, device=logits.device)
+            uniform = torch.tensor([uniforms[draw] for draw in draws], dtype=torch.double, device=logits.device)
             total = cumulative[:, -1][inverse]
             picked = torch.searchsorted(cumulative[inverse], (uniform * total)[:, None], right=True).squeeze(-1)
             picked = picked.clamp(max=logits.shape[-1] - 1)

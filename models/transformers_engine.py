@@ -181,6 +181,7 @@ class TransformersModel:
         room = self.max_rows - self._batch.running
         admitted: list[Request] = []
         later: list[tuple[Request, asyncio.Future[Request]]] = []
+        prompts: set[Context] = set()
         missing: set[Context] = set()
         while self._pending:
             request, future = self._pending[0]
@@ -190,9 +191,10 @@ class TransformersModel:
             if request.cancelled:
                 continue
             lacking = self._lacking(request.context)
-            if not lacking.isdisjoint(missing):  # another request of this step computes it: wait and reuse that
+            if request.context not in prompts and not lacking.isdisjoint(missing):  # wait for who computes it
                 later.append((request, future))
                 continue
+            prompts.add(request.context)
             missing |= lacking
             room -= request.n
             admitted.append(request)

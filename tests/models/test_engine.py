@@ -47,7 +47,7 @@ async def test_greedy_tokens_logprobs_and_values_are_those_of_plain_transformers
     assert list(sample.token_ids) == ids[0, root.length :].tolist()
     assert sample.finish == "length"
     assert sample.logprob == pytest.approx(logprob_of(model, root, sample.token_ids), abs=1e-3)
-    assert expansion.value == pytest.approx(float(head(hidden)), abs=1e-5)
+    assert expansion.value == pytest.approx(head(hidden).item(), abs=1e-5)
 
 
 async def test_a_continued_sample_computes_no_token_twice(model_folder: Path) -> None:
@@ -73,6 +73,18 @@ async def test_samples_that_agree_share_their_computation(model_folder: Path) ->
     assert len({sample.token_ids for sample in expansion.samples}) == 1
     assert engine.totals.tokens_computed == root.length + 9  # the tenth token is drawn, never fed
     assert engine.totals.tokens_generated == 80
+
+
+async def test_requests_for_the_same_prompt_share_its_computation_too(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    greedy = Sampling(temperature=0.0, max_tokens=10)
+    first, second, value = await asyncio.gather(
+        engine.sample(root, 2, greedy), engine.sample(root, 1, greedy), engine.evaluate(root)
+    )
+    assert first.samples[0].token_ids == second.samples[0].token_ids and first.value == second.value == value
+    assert engine.totals.tokens_computed == root.length + 9
+    assert engine.totals.prompt_tokens == 3 * root.length and engine.totals.tokens_reused == 2 * root.length
 
 
 async def expansions(engine: TransformersModel, count: int, in_flight: int) -> list[Expansion]:
