@@ -1,0 +1,260 @@
+"""Scores saved trees and ToRA-style output files: accuracy, votes, best of n, pass@k, with intervals and cost.
+
+python scripts/evaluate.py FILE... [--policy tora] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from eval.extract import extract, last_box
+from eval.grader import POLICIES, Verdict, grade
+from eval.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote
+from mcts.config import UserError
+from mcts.offline import top_answer
+from mcts.tree import FAILURES, TreeError, from_record, walk
+from scripts.assembly import run_command
+
+COSTS = ("tokens_generated", "tokens_computed", "simulations", "code_seconds", "wall_seconds")
+GROUPS = ("type", "level", "human_type", "Type")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer to a question and the value head's (or the search's) opinion of it."""
+
+    answer: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question of a file: what was predicted, and the samples that votes are taken over.
+
+    per_run: the samples come from separate runs, so k of them cost k runs; else one search gave them all.
+    """
+
+    where: str
+    golds: tuple[str, ...]
+    prediction: str
+    samples: tuple[Sample, ...]
+    per_run: bool
+    fields: Mapping[str, Any]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path, policy: str) -> list[Row]:
+    """Every line of a file of saved trees or of ToRA-style outputs. Raises UserError with file and line."""
+    rows = []
+    for where, record in _records(path):
+        try:
+            rows.append(_tree_row(where, record) if "react" in record else _tora_row(where, record, policy))
+        except (TreeError, KeyError, TypeError, IndexError, AttributeError) as error:
+            message = f"{where}: neither a saved tree with an answer nor a ToRA-style row ({error!r})"
+            raise UserError(message) from None
+    if not rows:
+        raise UserError(f"{path}: no line in it")
+    return rows
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON lines ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _tree_row(where: str, record: dict[str, Any]) -> Row:
+    golds = record["answer"] if isinstance(record["answer"], list) else [record["answer"]]
+    trees = [record["react"], *record.get("runs", [])]
+    per_run = len(trees) > 1
+    samples = [sample for tree in trees for sample in (_solutions(tree)[:1] if per_run else _solutions(tree))]
+    prediction = top_answer(record) or ""
+    return Row(where, tuple(map(str, golds)), prediction, tuple(samples), per_run, record)
+
+
+def _solutions(tree: dict[str, Any]) -> list[Sample]:
+    """The answers of one search, best first; of a search without any, one empty answer."""
+    if "solutions" in tree:
+        found = [Sample(str(one["final_answer"]), float(one["value"])) for one in tree["solutions"]]
+    else:
+        nodes = [node for node in walk(from_record(tree)) if node.answered]
+        found = [Sample(node.final_answer, node.q_value if node.visit_count else node.value) for node in nodes]
+    found = [sample for sample in found if sample.answer not in FAILURES]
+    return sorted(found, key=lambda sample: -sample.value) or [Sample("", -1.0)]
+
+
+def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
+    """The recorded answers under `tora`; other policies read the trajectory, whose notation is still intact."""
+    recorded = policy == "tora"
+    answers = record["pred"] if recorded else [extract(code) for code in record["code"]]
+    gold = record["gt"] if recorded else _intact_gold(record)
+    samples = tuple(Sample(str(answer or ""), 0.0) for answer in answers)
+    return Row(where, (str(gold),), samples[0].answer, samples, True, record)
+
+
+def _intact_gold(record: dict[str, Any]) -> str:
+    answer = str(record.get("answer", ""))
+    if "####" in answer:
+        return answer.rsplit("####", 1)[1].strip()
+    return answer or last_box(str(record.get("solution", ""))) or str(record["gt"])
+
+
+# --- scoring ---------------------------------------------------------------------------------------------------
+
+
+def evaluate(rows: list[Row], policy: str, audit: list[dict[str, Any]], progress: bool = True) -> dict[str, Any]:
+    """Methods with their scores and costs, and accuracy by group; undecided pairs are appended to `audit`."""
+    pairs = [(row.golds, answer) for row in rows for answer in {row.prediction, *(one.answer for one in row.samples)}]
+    with ThreadPoolExecutor() as threads:
+        graded = threads.map(lambda pair: grade(pair[0], pair[1], policy), pairs)
+        grades = dict(zip(pairs, tqdm(graded, total=len(pairs), desc="grading", disable=not progress), strict=True))
+    for row in rows:
+        found = grades[row.golds, row.prediction]
+        if found.verdict is Verdict.UNDECIDED:
+            audit.append({"where": row.where, "gold": row.golds, "prediction": row.prediction, "reason": found.reason})
+
+    def right(row: Row, answer: str) -> bool | None:
+        return grades[row.golds, answer].equal
+
+    predictions = [right(row, row.prediction) for row in rows]
+    methods = [_method("prediction", accuracy(predictions), rows, 1.0)]
+    count = min(len(row.samples) for row in rows)
+    if max(len(row.samples) for row in rows) > 1:
+        methods += _voting(rows, right, policy, count)
+    groups = {
+        name: by_group([row.fields[name] for row in rows], predictions)
+        for name in GROUPS
+        if all(name in row.fields for row in rows)
+    }
+    return {"n": len(rows), "policy": policy, "methods": methods, "by": {k: _plain(v) for k, v in groups.items()}}
+
+
+def _voting(rows: list[Row], right: Callable[[Row, str], bool | None], policy: str, count: int) -> list[dict[str, Any]]:
+    """Maj@k, value-weighted vote, best of n by value, mean and pass@k over the samples."""
+
+    def same(first: str, second: str) -> bool:
+        return first == second or grade(first, second, policy).verdict is Verdict.EQUAL
+
+    def voted(k: int | None, weighted: bool) -> Score:
+        grades = []
+        for row in rows:
+            cast = [one for one in row.samples[:k] if one.answer]
+            weights = [1.0 + max(-1.0, one.value) for one in cast] if weighted else None
+            winner = vote([one.answer for one in cast], same, weights)
+            grades.append(False if winner is None else right(row, cast[winner].answer))
+        return accuracy(grades)
+
+    ks = sorted({2**i for i in range(count.bit_length()) if 2**i <= count} | {count})
+    separate = all(row.per_run for row in rows)
+    methods = []
+    for k in ks if separate else []:
+        methods.append(_method(f"maj@{k}", voted(k, False), rows, k / count))
+    methods += [
+        _method("maj@n", voted(None, False), rows, 1.0),
+        _method("weighted@n", voted(None, True), rows, 1.0),
+        _method("best of n", accuracy(right(r, max(r.samples, key=lambda s: s.value).answer) for r in rows), rows, 1.0),
+        _method("mean of n", mean_score([_share(row, right) for row in rows]), rows, 1.0),
+    ]
+    for k in ks:
+        shares = [pass_at_k(len(row.samples), _right_samples(row, right), k) for row in rows]
+        methods.append(_method(f"pass@{k}", mean_score(shares), rows, k / count if separate else 1.0))
+    return methods
+
+
+def _right_samples(row: Row, right: Callable[[Row, str], bool | None]) -> int:
+    return sum(right(row, one.answer) is True for one in row.samples)
+
+
+def _share(row: Row, right: Callable[[Row, str], bool | None]) -> float:
+    return _right_samples(row, right) / len(row.samples)
+
+
+def _method(name: str, score: Score, rows: list[Row], cost_share: float) -> dict[str, Any]:
+    """A score beside what it cost a question, so that methods can be compared at equal compute."""
+    costs = {}
+    for cost in COSTS:
+        values = [row.fields["meta"][cost] for row in rows if cost in (row.fields.get("meta") or {})]
+        if len(values) == len(rows):
+            costs[cost] = round(cost_share * sum(values) / len(rows), 3)
+    return {"method": name, **_plain({"score": score})["score"], "cost_per_question": costs}
+
+
+def _plain(scores: dict[str, Score]) -> dict[str, dict[str, Any]]:
+    return {name: {k: round(v, 4) for k, v in asdict(score).items()} for name, score in scores.items()}
+
+
+# --- report ----------------------------------------------------------------------------------------------------
+
+
+def table(name: str, result: dict[str, Any]) -> str:
+    costs = [cost for cost in COSTS if cost in result["methods"][0]["cost_per_question"]]
+    lines = [f"{name}   n = {result['n']}, policy {result['policy']}"]
+    lines.append(f"{'':22}{'%':>7}  {'95 % interval':18}{'undecided':>9}" + "".join(f"{cost:>18}" for cost in costs))
+    for one in result["methods"]:
+        lines.append(_line(one["method"], one) + "".join(f"{one['cost_per_question'][cost]:>18.1f}" for cost in costs))
+    for group, scores in result["by"].items():
+        lines.append(f"by {group}")
+        lines += [_line("  " + key, one) + f"   n = {one['n']}" for key, one in scores.items()]
+    return "\n".join(lines)
+
+
+def _line(name: str, score: Mapping[str, Any]) -> str:
+    interval = f"[{score['low']:.2f}, {score['high']:.2f}]"
+    return f"{name[:22]:22}{score['percent']:7.2f}  {interval:18}{score['undecided']:9}"
+
+
+def data_name(path: Path) -> str:
+    """The data set in a ToRA-style path (.../gsm8k/test_....jsonl), or ""."""
+    return next((part for part in reversed(path.parts) if re.sub(r"\W", "-", part) in AVG10), "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="saved trees or ToRA-style outputs")
+    parser.add_argument("--policy", default="default", choices=list(POLICIES))
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
+    parser.add_argument("--audit", type=Path, default=Path("undecided.jsonl"), help="where undecided pairs are listed")
+    options = parser.parse_args()
+    audit: list[dict[str, Any]] = []
+    results: dict[str, Any] = {}
+    for path in options.files:
+        results[str(path)] = evaluate(read_rows(path, options.policy), options.policy, audit)
+        if not options.json:
+            print(table(str(path), results[str(path)]) + "\n")
+    report: dict[str, Any] = {"files": results, "undecided": len(audit)}
+    figures = {data_name(path): results[str(path)]["methods"][0]["percent"] for path in options.files}
+    if set(AVG10) <= set(figures):
+        report["AVG@10"] = avg_at_10(figures)
+    if audit:
+        with options.audit.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in audit)
+        report["audit"] = str(options.audit)
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print("\n".join(f"{key}: {value}" for key, value in report.items() if key != "files"))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
