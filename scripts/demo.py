@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.scores import wilson
 from mcts.config import Config, UserError, load_config
 from mcts.driver import run_file
 from mcts.files import TreeWriter, count_questions, read_questions, read_tree_lines
 from scripts.assembly import choose_seed, describe, load_model, open_solver, run_command
-from scripts.report import wilson
 from solver_demo import Progress
 
 CONFIGS = [Path("configs/tiny") / f"{name}.yaml" for name in ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts")]
@@ -64,7 +64,7 @@ class Row:
         return (
             name,
             f"{100 * self.right * per:.1f}",
-            f"{100 * low:.1f}–{100 * high:.1f}",
+            f"{low:.1f}–{high:.1f}",
             f"{self.seconds * per:.2f}",
             f"{self.steps / max(1, self.answered):.1f}",
             f"{self.simulations * per:.0f}",

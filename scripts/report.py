@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.scores import wilson
 from mcts.config import UserError
 from mcts.files import Question
 from scripts.assembly import grade
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of a proportion (Wilson 1927), as two fractions."""
-    if total == 0:
-        return 0.0, 1.0
-    z, p = 1.959964, right / total
-    centre = (p + z * z / (2 * total)) / (1 + z * z / total)
-    half = z * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total)) / (1 + z * z / total)
-    return centre - half, centre + half
 
 
 @dataclass
@@ -47,5 +37,5 @@ class Tally:
         share = 100 * self.right / self.total
         extra = f", {self.unanswered} without an answer" if self.unanswered else ""
         extra += f", {self.undecided} undecided" if self.undecided else ""
-        interval = f"95 %: {100 * low:.1f}–{100 * high:.1f}"
+        interval = f"95 %: {low:.1f}–{high:.1f}"
         return f"{self.right} of {self.total} right, accuracy {share:.2f} % ({interval}){extra}"
