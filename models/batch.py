@@ -2,7 +2,7 @@
 
 A step is at most one round of prefills (all waiting prompts together) and one decoding position for every running
 row. The samples of one prompt share a row until their tokens part, so a token that several samples have in common
-is computed once. Shapes are padded (rows to 16, new tokens to 8, positions to 64): on a CPU the arithmetic of a
+is computed once. Shapes are padded (decoding rows to 8, new tokens to 8, positions to 64): on a CPU the arithmetic of a
 row is then the same in every batch, and so are its tokens.
 """
 
@@ -21,7 +21,7 @@ from models.kv import LENGTH_STEP, ContextStore, Kept, Rows, round_up
 from models.network import Network
 from models.text import Tokenizer
 
-ROW_STEP = 16
+ROW_STEP = 8
 TOKEN_STEP = 8
 PREFILL_TOKENS = 16384  # positions in one prefill pass
 
@@ -143,7 +143,7 @@ class Batch:
         first = len(self.rows)
         tokens = round_up(max(prompt.context.length - start for start, prompt in chunk), TOKEN_STEP)
         longest = max(prompt.context.length for _, prompt in chunk)
-        rows = round_up(len(chunk), ROW_STEP)
+        rows = len(chunk)
         self._memory.reserve(first + rows, longest)
         ids = torch.zeros(rows, tokens, dtype=torch.long)
         positions = torch.zeros(rows, tokens, dtype=torch.long)

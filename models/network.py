@@ -16,6 +16,7 @@ from models.kv import RowCache, Rows, Shape
 from models.value_head import ValueHead
 
 ATTENTION = "arbor_rows"
+LAST_TOKENS = 8  # positions a row that the output layers see on a CPU: products of few rows sum in another order
 
 
 def row_attention(
@@ -90,19 +91,20 @@ class Network:
         """
         ids, positions, write_at = (tensor.to(self.device) for tensor in (ids, positions, write_at))
         mask = torch.arange(length, device=self.device) <= positions[:, :, None]  # [n, q, length]
+        keep = min(ids.shape[1], LAST_TOKENS) if self.device.type == "cpu" else 1
         output = self.model(
             input_ids=ids,
             position_ids=positions,
             attention_mask=mask[:, None],
             past_key_values=RowCache(rows, first, write_at, length),
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=keep,
         )
         logits = output.logits[:, -1].float()
         if self.head is None or not with_values:
             return logits, None
         assert self._hidden is not None
-        return logits, self.head(self._hidden[:, -1]).float()
+        return logits, self.head(self._hidden[:, -keep:])[:, -1].float()
 
 
 def _window(config: Any) -> int:
