@@ -1,6 +1,6 @@
 """The code interpreter: one forked, sandboxed Python process per state."""
 
-from mcts.interpreter.contract import Execution, Interpreter, State
-from mcts.interpreter.manager import ForkInterpreter, InterpreterError
+from mcts.interpreter.contract import Execution, Interpreter, InterpreterError, State
+from mcts.interpreter.manager import ForkInterpreter
 
 __all__ = ["Execution", "ForkInterpreter", "Interpreter", "InterpreterError", "State"]

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+class InterpreterError(RuntimeError):
+    """The interpreter cannot start, or is used from two event loops at once."""
+
+
 class State:
     """Opaque handle of a Python state after a snippet. The state lives as long as somebody holds the handle;
     whether its process is alive or has to be rebuilt by replay is the interpreter's business."""

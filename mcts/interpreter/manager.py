@@ -1,74 +1,76 @@
-"""The side of the interpreter that lives in the engine's process, on its event loop."""
+"""The side of the interpreter in the engine's process, on its event loop: which state is alive, which snippet runs, what
+has to be rebuilt. It believes nothing that a state says but the state's own observation."""
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import json
 import os
+import resource
+import secrets
+import shutil
 import signal
 import socket
-import struct
-import subprocess
-import sys
 import time
+import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mcts.interpreter.contract import Execution, State
+from mcts.interpreter.contract import Execution, InterpreterError, State
+from mcts.interpreter.observation import PROFILES, cut
+from mcts.interpreter.process import Gone, Process
+from mcts.interpreter.sandbox import FOLDER_BYTES, ISOLATIONS, Server, seccomp_program
 
-BOOT = """
-import builtins, json, socket, sys, types
-settings = json.loads(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, 3).recv(200000))
-for name, source in settings.pop("sources").items():
-    module = sys.modules[name] = types.ModuleType(name)
-    vars(module)["__builtins__"] = dict(vars(builtins))
-    exec(compile(source, "<" + name + ">", "exec"), vars(module))
-module.main(settings)
-"""
-SOURCES = ("observation", "server")
-
-
-class InterpreterError(RuntimeError):
-    """The interpreter cannot start, or is used from two event loops at once."""
-
-
-class Process:
-    """A live state as the manager sees it: its socket and its process."""
-
-    def __init__(self, channel: socket.socket) -> None:
-        self.channel = channel
-        self.pidfd = -1
-
-    def signal(self, number: int) -> None:
-        if self.pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.channel.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+CODE_BYTES = 150_000  # longer snippets are refused
+OBSERVATION_CHARACTERS = 10_000  # of a snippet that goes around its profile's rules
+START_SECONDS = 60.0
+TIMEOUT = "TimeoutError: the snippet ran longer than {:g} seconds"
+TIMEOUTS = {"tora": "Timeout Error"}
+ENDS = {
+    signal.SIGKILL: "ProcessError: the snippet was killed: too many processes, or no memory left",
+    signal.SIGXCPU: "TimeoutError: the snippet used too much processor time",
+}
 
 
 class Node:
-    """A state in the tree of states: how to get it again, and the process that is it while there is one."""
+    """A state in the tree of states: how to make it, and its process while it has one."""
 
-    __slots__ = ("code", "held", "parent", "pins", "process")
+    __slots__ = ("__weakref__", "bytes", "code", "held", "parent", "pins", "process")
 
-    def __init__(self, parent: Node | None, code: str, process: Process | None) -> None:
-        self.parent, self.code, self.process = parent, code, process
-        self.held, self.pins = False, 0
+    def __init__(self, parent: Node | None, code: str) -> None:
+        self.parent, self.code = parent, code
+        self.process: Process | None = None
+        self.held, self.pins, self.bytes = False, 0, 0
+
+    def alive(self) -> bool:
+        return self.process is not None and self.process.alive()
+
+
+class Lost(Exception):
+    """A process was told to fork and did not: it is dead, or a snippet has made it its own."""
+
+
+class Killed(Exception):
+    """A snippet did not end by itself: the observation."""
 
 
 class ForkInterpreter:
-    """Forked Python states."""
+    """One process per state, forked from its parent's: a snippet runs once, and what it does stays in its own process.
+
+    profile: the rules of observations (`observation.PROFILES`).
+    timeout_seconds: wall time of a snippet. memory_bytes: what a state may use beyond the preloaded modules.
+    max_states: states that keep a process; beyond it, or when all together hold half of the machine's free memory,
+    the least recently used lose theirs and are rebuilt by replay when they are needed.
+    workers: snippets that run at the same time, by default one per core.
+    sandbox: `auto` warns where the machine lacks something, `required` refuses to start, `off` confines nothing.
+    preload: modules that every state has imported; those that are not installed are left out.
+
+    Raises InterpreterError where the server cannot start. Use from one event loop at a time.
+    """
 
     def __init__(
         self,
@@ -81,115 +83,298 @@ class ForkInterpreter:
         sandbox: Literal["auto", "required", "off"] = "auto",
         preload: Sequence[str] = ("math", "numpy", "sympy"),
     ) -> None:
-        self.profile, self.timeout_seconds = profile, timeout_seconds
-        self.max_states, self.memory_bytes = max_states, memory_bytes
-        self.workers = workers or len(os.sched_getaffinity(0))
-        self.sandbox, self.preload = sandbox, tuple(preload)
-        self._server: subprocess.Popen[bytes] | None = None
-        self._zygote: Process | None = None
-        self._live: OrderedDict[Node, None] = OrderedDict()
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} does not exist: use one of {', '.join(sorted(PROFILES))}")
+        self.profile, self.timeout_seconds, self.preload = profile, timeout_seconds, tuple(preload)
+        self.memory_bytes, self.sandbox = memory_bytes, sandbox
+        self.workers = workers or min(len(os.sched_getaffinity(0)), 250)
+        self.max_states = min(max_states, raise_descriptor_limit(2 * max_states + 256) // 2 - 128)
+        self.total_bytes = available_bytes() // 2
+        self._root = Node(None, "")
+        self._live: OrderedDict[Node, None] = OrderedDict()  # least recently used first
+        self._bytes = 0  # of their processes together
+        self._server: Server | None = None
+        self._stop: weakref.finalize[[], ForkInterpreter] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> ForkInterpreter:
+        self._bind()
+        await self._start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End every process. The interpreter may be used again: states are rebuilt."""
-        for node in list(self._live):
-            self._release(node)
-        if self._zygote is not None:
-            self._zygote.channel.close()
-            self._zygote = None
-        if self._server is not None:
-            self._server.kill()
-            self._server.wait()
-            self._server = None
+        """End every process. The interpreter may be used again: states that are still held are rebuilt."""
+        for node in [self._root, *self._live]:
+            self._discard(node)
+        self._server = None
+        if self._stop is not None:
+            self._stop()
 
     async def run(self, state: State | None, code: str) -> Execution:
+        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""
         self._bind()
-        async with self._slots:
-            parent = None if state is None else state.node
-            assert parent is None or isinstance(parent, Node)
-            process = await self._process(parent)
-            child, answer = await self._spawn(process, code)
-        if child is None:
-            return Execution(answer["observation"], state, answer["seconds"], True)
-        node = Node(parent, code, child)
-        return Execution(answer["observation"], self._hold(node), answer["seconds"], answer["failed"])
+        parent = self._root if state is None else state.node
+        assert isinstance(parent, Node)
+        if len(json.dumps(code)) > CODE_BYTES:
+            return Execution(f"MemoryError: a snippet may have {CODE_BYTES} bytes", state, 0.0, True)
+        if parent in self._live:
+            self._live.move_to_end(parent)
+        slot = await self._slots.get()
+        try:
+            return await self._run(parent, state, code, slot)
+        finally:
+            self._slots.put_nowait(slot)
+
+    async def _run(self, parent: Node, state: State | None, code: str, slot: int) -> Execution:
+        started = time.monotonic()
+        for _ in range(2):
+            try:
+                with pinned(parent):
+                    await self._revive(parent, slot)
+                    started = time.monotonic()
+                    process, answer = await self._fork(parent, code, slot)
+                node = Node(parent, code)
+                node.process = process
+                return Execution(answer["observation"], self._hold(node), answer["seconds"], answer["failed"])
+            except Killed as killed:
+                return Execution(str(killed), state, time.monotonic() - started, True)
+            except Lost:
+                self.close()  # what it forked instead ends with it; everything else comes back by replay
+        return Execution("ProcessError: the state before this snippet does not fork", state, 0.0, True)
+
+    # The server
 
     def _bind(self) -> None:
+        """Belong to the running event loop."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._loop, self._slots = loop, asyncio.Semaphore(self.workers)
-        if self._server is None:
-            self._start()
+        if loop is self._loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise InterpreterError("this interpreter is used by an event loop in another thread: make one for each")
+        self._loop, self._slots = loop, asyncio.LifoQueue[int]()
+        self._locks: weakref.WeakKeyDictionary[object, asyncio.Lock] = weakref.WeakKeyDictionary()
+        for slot in range(self.workers):
+            self._slots.put_nowait(slot)
 
-    def _start(self) -> None:
-        control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel, channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        folder = Path(__file__).parent
+    def _lock(self, owner: object) -> asyncio.Lock:
+        return self._locks.setdefault(owner, asyncio.Lock())
+
+    async def _start(self) -> None:
+        """Have a server, and a living zygote at the root of all states."""
+        async with self._lock(self):
+            if self._root.process is not None:
+                return
+            server, missing = await self._launch()
+            if missing and self.sandbox == "required":
+                server.close()
+                raise InterpreterError(f"--sandbox required, and this machine lacks {', '.join(missing)}")
+            if missing and self.sandbox == "auto":
+                message = "the sandbox of the interpreter lacks {}: docs/interpreter.md says what that leaves open"
+                warnings.warn(message.format(", ".join(missing)), RuntimeWarning, stacklevel=2)
+            self._server, self._stop = server, weakref.finalize(self, server.close)
+            self._last: list[Process | None] = [None] * self.workers
+            self._by_pid: weakref.WeakValueDictionary[int, Process] = weakref.WeakValueDictionary()
+            self._root.process = server.zygote
+            total, self._zygote_bytes = server.zygote.memory()
+            bound = total + self.memory_bytes
+            resource.prlimit(server.zygote.pid, resource.RLIMIT_AS, (bound, bound))
+            self._register(server.zygote)
+            server.zygote.users = 1  # never stopped
+
+    async def _launch(self) -> tuple[Server, list[str]]:
+        """The best server that this machine can run, and what it lacks."""
+        program = None if self.sandbox == "off" else seccomp_program()
         settings = {
-            "sources": {f"mcts.interpreter.{name}": (folder / f"{name}.py").read_text() for name in SOURCES},
             "profile": self.profile,
             "preload": self.preload,
-            "path": [p for p in sys.path if "python" in p],
+            "slots": self.workers,
+            "file_bytes": FOLDER_BYTES,
+            "processes": self.max_states + 4096,
+            "cpu_seconds": int(self.timeout_seconds) + 2,
+            "seccomp": program[0].hex() if program else "",
+            "seccomp_call": program[1] if program else 0,
         }
-        control.send(json.dumps(settings).encode())
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", f"import os; os.dup2({control_end.fileno()}, 3); os.dup2({channel_end.fileno()}, 4)\n" + BOOT],
-            pass_fds=(control_end.fileno(), channel_end.fileno()),
-            stdin=subprocess.DEVNULL,
-            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1"},
-        )
-        control_end.close(), channel_end.close()
-        self._control = control
-        self._zygote = Process(channel)
+        missing = [] if program or self.sandbox == "off" else ["seccomp (pip install pyseccomp, libseccomp)"]
+        for isolation in ISOLATIONS if self.sandbox != "off" else ("off",):
+            server = Server(settings, isolation)
+            try:
+                async with asyncio.timeout(START_SECONDS):
+                    return server, missing + await server.greeting()
+            except (Gone, OSError, TimeoutError, InterpreterError) as error:
+                missing.append(f"{isolation} ({str(error) or type(error).__name__})")
+                server.close()
+            except BaseException:
+                server.close()
+                raise
+        raise InterpreterError(f"the interpreter's server does not start: {missing[-1]}")
 
-    async def _process(self, node: Node | None) -> Process:
-        if node is None:
-            assert self._zygote is not None
-            return self._zygote
-        if node.process is None:
-            child, _ = await self._spawn(await self._process(node.parent), node.code)
-            assert child is not None
-            node.process = child
-        return node.process
+    # States
 
-    async def _spawn(self, parent: Process, code: str) -> tuple[Process | None, dict[str, Any]]:
+    async def _revive(self, node: Node, slot: int) -> None:
+        """Give a node that lost its process a new one, by replay from its nearest living ancestor."""
+        chain = [node]
+        while not chain[-1].alive() and chain[-1].parent is not None:
+            chain.append(chain[-1].parent)
+        with contextlib.ExitStack() as pins:
+            for node in reversed(chain):
+                pins.enter_context(pinned(node))
+                async with self._lock(node):
+                    if not node.alive():
+                        await self._rebuild(node, slot)
+        for node in chain[1:]:
+            if not (node.held or node.pins):
+                self._discard(node)
+
+    async def _rebuild(self, node: Node, slot: int) -> None:
+        if node.parent is not None:
+            self._discard(node)
+            node.process, _ = await self._fork(node.parent, node.code, slot)
+            self._admit(node)
+        else:
+            if node.process is not None:
+                self.close()
+            await self._start()
+
+    async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, dict[str, Any]]:
+        """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
+        source, server = parent.process, self._server
+        if source is None or server is None:
+            raise Lost
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        ours.send(json.dumps({"code": code}).encode())
-        parent.channel.sendmsg([b"fork"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
-        theirs.close()
         child = Process(ours)
-        assert self._loop is not None
+        source.resume()
+        try:
+            await self._tidy(server, slot)
+            name = secrets.token_hex(8)
+            child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
+            server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
+            source.send(b"fork", theirs.fileno())
+            theirs.close()
+            answer = await self._answer(child)
+        except Gone:
+            child.kill()
+            raise Lost from None
+        except BaseException:
+            child.kill()
+            raise
+        finally:
+            theirs.close()
+            source.pause()
+        child.signal(signal.SIGSTOP)
+        self._last[slot] = child
+        return child, answer
+
+    async def _answer(self, child: Process) -> dict[str, Any]:
+        """What the snippet answers. Raises Gone where there is no child, Killed where the child does not answer."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                pid = await self._loop.sock_recv(ours, 64)
-                child.pidfd = os.pidfd_open(int(pid))
-                answer = await self._loop.sock_recv(ours, 200_000)
-                return child, json.loads(answer)
+                await child.receive()
+                self._register(child)
+                try:
+                    return parse(await child.receive(), time.monotonic() - started)
+                except (Gone, ValueError):
+                    raise Killed(post_mortem(await child.wait_status(0.1))) from None
         except TimeoutError:
-            text = f"TimeoutError: the snippet ran longer than {self.timeout_seconds:g} seconds"
-        except (OSError, ValueError):
-            text = "RuntimeError: the snippet ended its process"
-        child.kill()
-        return None, {"observation": text, "seconds": time.monotonic() - started}
+            while (data := child.read()) is not None:  # the loop was busy while the answer came
+                with contextlib.suppress(ValueError):
+                    return parse(data, self.timeout_seconds)
+            if not child.pid:
+                self.close()  # the parent hangs in the fork
+            raise Killed(TIMEOUTS.get(self.profile, TIMEOUT).format(self.timeout_seconds)) from None
+
+    async def _tidy(self, server: Server, slot: int) -> None:
+        """Leave nothing of the last snippet in a folder. A state that still holds a file there loses its process."""
+        last, self._last[slot] = self._last[slot], None
+        if not server.tidy(slot, leftover=1):
+            async with self._lock(server):
+                await server.sweep(slot)
+            if last is not None and not server.tidy(slot, leftover=0):
+                last.kill()
+
+    def _register(self, child: Process) -> None:
+        """Raises Gone where the process that answers is not a new one."""
+        other = self._by_pid.get(child.pid)
+        if other is not None and other.pid == child.pid:
+            raise Gone
+        self._by_pid[child.pid] = child
 
     def _hold(self, node: Node) -> State:
         state = State(node)
         node.held = True
-        self._live[node] = None
+        self._admit(node)
         weakref.finalize(state, self._release, node).atexit = False
         return state
 
     def _release(self, node: Node) -> None:
         node.held = False
-        self._live.pop(node, None)
+        if not node.pins:
+            self._discard(node)
+
+    def _discard(self, node: Node) -> None:
+        if node in self._live:
+            del self._live[node]
+            self._bytes -= node.bytes
         if node.process is not None:
             node.process.kill()
             node.process = None
+
+    def _admit(self, node: Node) -> None:
+        """Count a new process; the least recently used go when they are too many, or too large together."""
+        assert node.process is not None
+        node.bytes = max(0, node.process.memory()[1] - self._zygote_bytes)
+        self._live[node] = None
+        self._bytes += node.bytes
+        while len(self._live) > self.max_states or self._bytes > self.total_bytes:
+            victim = next((other for other in self._live if not other.pins and other is not node), None)
+            if victim is None:
+                return
+            self._discard(victim)
+
+
+@contextlib.contextmanager
+def pinned(node: Node) -> Iterator[None]:
+    """Keep the process of a node from eviction."""
+    node.pins += 1
+    try:
+        yield
+    finally:
+        node.pins -= 1
+
+
+def post_mortem(status: int | None) -> str:
+    """Why a process went without an answer."""
+    if status is None:
+        return "ProcessError: the snippet broke the channel of its answer"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ProcessError: the snippet ended its own process with exit status {code}"
+    return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")
+
+
+def parse(data: bytes, seconds: float) -> dict[str, Any]:
+    """An answer, bounded. Raises ValueError for anything else: a snippet may have written it."""
+    answer = json.loads(data)
+    match answer:
+        case {"observation": str(observation), "failed": bool(failed), "seconds": float(claimed)}:
+            observation = cut(observation, OBSERVATION_CHARACTERS).encode("utf-8", "backslashreplace").decode()
+            return {"observation": observation, "failed": failed, "seconds": min(max(claimed, 0.0), seconds)}
+    raise ValueError("not an answer")
+
+
+def available_bytes() -> int:
+    """Memory that the machine can still give."""
+    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
+def raise_descriptor_limit(wanted: int) -> int:
+    """A state costs the engine's process two descriptors. Returns the limit, raised as far as this process may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if allowed > soft:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return max(soft, allowed)

@@ -7,6 +7,7 @@ printed before an error is kept in front of it).
 from __future__ import annotations
 
 import ast
+import contextlib
 import io
 import sys
 import traceback
@@ -111,10 +112,8 @@ def run_statements(code: str, namespace: dict[str, Any], capture: Capture, outco
 
 def take(capture: Capture) -> str:
     """What the snippet printed since the last call."""
-    try:
+    with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, or replaced
         sys.stdout.flush()
-    except (ValueError, OSError, AttributeError):
-        pass  # the snippet closed or replaced its standard output
     return capture.take()
 
 

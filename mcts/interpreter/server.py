@@ -1,21 +1,23 @@
 """What runs inside the sandbox: the warden, the zygote and the states. Standard library only.
 
-The warden is the first process. It runs no snippet, answers to the manager alone, decides which process may fork and
-sweeps the writable folders. The zygote is its child: it holds the preloaded modules, and every fresh state is forked
-from it. A state serves on its own socket: told to fork, it passes the socket that came with the command to the child,
-which runs its snippet, sends the outcome and then serves in turn.
+The warden is the first process. It runs no snippet, listens to the manager alone, decides which process may fork
+(the kernel asks it, by a seccomp notification) and sweeps the writable folders. The zygote is its child: it holds the
+preloaded modules, and every fresh state is forked from it. A state serves on its own socket: told to fork, it hands
+the socket that came with the command to the child, which runs its snippet, answers and then serves in turn.
 
-Everything that a snippet has run in is the snippet's: it may answer with lies on its own socket, nowhere else.
+A process that has run a snippet is the snippet's: whatever it says on its own socket may be a lie. It holds no other
+descriptor, may not fork without a grant, and can neither signal, trace nor list other processes.
 """
 
 from __future__ import annotations
 
 import array
-import ctypes
+import contextlib
 import errno
 import fcntl
 import gc
 import importlib
+import io
 import json
 import os
 import random
@@ -23,17 +25,42 @@ import resource
 import select
 import shutil
 import signal
+import site
 import socket
 import struct
 import sys
+import tempfile
 import time
 import types
-from typing import Any
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
 
+from mcts.interpreter import confine
 from mcts.interpreter.observation import Capture, observe
 
 PACKET_BYTES = 200_000
-CONTROL, ZYGOTE = 3, 4  # descriptors that the manager hands over
+NOTIFICATION, RECEIVE, RESPOND, CONTINUE = 80, 0xC0502100, 0xC0182101, 1  # of seccomp
+CLONE_THREAD = 0x10000
+THREAD_FLAGS = 0x003D0F00  # all that the C library makes a thread with: no namespace among them
+FORK_FLAGS = 0x012000FF  # a plain fork: the child's thread id, and the signal of its end
+THREAD_STARTS = 64  # of one process
+REFUSALS = 256  # requests of one process, before it is killed
+WARM_UP = """
+import sympy
+x, y = sympy.symbols("x y")
+sympy.solve([x + y - 3, x - y - 1], [x, y]), sympy.solve(x**2 - 5*x + 6, x), sympy.integrate(x * sympy.exp(x), x)
+sympy.simplify(sympy.sin(x)**2 + sympy.cos(x)**2), sympy.factorint(360), sympy.Matrix([[1, 2], [3, 4]]).det()
+"""
+
+
+def packet_socket(descriptor: int) -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
+
+
+def rights(*descriptors: int) -> list[tuple[int, int, array.array[int]]]:
+    """Ancillary data that passes descriptors on."""
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
 
 
 def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
@@ -42,94 +69,245 @@ def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
     descriptors = array.array("i")
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(payload[: len(payload) - len(payload) % 4])
+            descriptors.frombytes(payload)
     return data, list(descriptors)
 
 
-def packet_socket(descriptor: int) -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
+# The states
 
 
-# --- states
-
-
-def serve(channel: socket.socket, settings: dict[str, Any]) -> None:
-    """Fork and report on command until the channel closes. Returns in no process."""
-    capture = Capture()
+def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
+    """Fork and report on command, until the manager closes the channel."""
+    runner = Runner(settings["profile"])
     namespace: dict[str, Any] = {}
     while True:
         command, descriptors = receive(channel)
+        reap()
         if not command:
             os._exit(0)
-        if command.startswith(b"wait"):
-            channel.send(str(exit_status(int(command[4:]))).encode())
-        elif descriptors and fork(descriptors[0]):
+        if descriptors and fork(descriptors[0]):
             channel.close()
             channel = packet_socket(descriptors[0])
-            namespace = namespace or main_namespace()
-            run_snippet(channel, namespace, capture, settings)
+            namespace = namespace or main_namespace(settings["cpu_seconds"])
+            runner.run(channel, namespace)
+
+
+def main_namespace(cpu_seconds: int) -> dict[str, Any]:
+    """The variables of a fresh state, whose processor time is bounded from here on."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
+    module = sys.modules["__main__"] = types.ModuleType("__main__")
+    return vars(module)
 
 
 def fork(descriptor: int) -> bool:
-    """True in the child. `random` reseeds itself in a child: undone, a child continues its parent's sequence."""
-    state = random.getstate()
+    """True in the child. `random` reseeds itself there: undone, the child continues its parent's sequence."""
+    sequence = random.getstate()
     try:
         child = os.fork() == 0
     except OSError:
         child = False  # the manager sees the descriptor close
     if child:
-        random.setstate(state)
+        random.setstate(sequence)
     else:
         os.close(descriptor)
     return child
 
 
-def exit_status(pid: int) -> int:
-    """How a child ended: its exit status, or the negative number of the signal; 0 where nobody knows."""
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except (OSError, ValueError):
-        return 0
+def reap() -> None:
+    """Bury the children that ended; the manager has seen how."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
-def main_namespace() -> dict[str, Any]:
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    return vars(module)
+class Runner:
+    """Runs the snippets of a state, one in each generation of its processes."""
+
+    def __init__(self, profile: str) -> None:
+        self.profile = profile
+        self.capture, self.stdout = Capture(), io.TextIOWrapper(io.BytesIO())
+        self.stdout.close()
+        self.files: dict[str, bytes] = {}  # what was in the writable folder
+
+    def run(self, channel: socket.socket, namespace: dict[str, Any]) -> None:
+        """Run the snippet that waits on the channel and answer."""
+        request = json.loads(channel.recv(PACKET_BYTES))
+        channel.send(b"ready")
+        unpack(request["folder"], self.files)
+        sys.stdout = self.standard_output()
+        started = time.perf_counter()
+        observation, failed = observe(request["code"], namespace, self.capture, self.profile)
+        seconds = time.perf_counter() - started
+        self.files = pack(request["folder"], channel.fileno())
+        channel.send(json.dumps({"observation": observation, "failed": failed, "seconds": seconds}).encode())
 
 
-def run_snippet(
-    channel: socket.socket, namespace: dict[str, Any], capture: Capture, settings: dict[str, Any]
-) -> None:
-    request = json.loads(channel.recv(PACKET_BYTES))
-    channel.send(str(os.getpid()).encode())
-    sys.stdout = open_stdout(capture)
-    started = time.perf_counter()
-    observation, failed = observe(request["code"], namespace, capture, settings["profile"])
-    seconds = time.perf_counter() - started
-    answer = {"observation": observation, "failed": failed, "seconds": seconds}
-    channel.send(json.dumps(answer).encode())
+    def standard_output(self) -> io.TextIOWrapper:
+        """One for all snippets, unless one of them closed it."""
+        if self.stdout.closed:
+            self.capture = Capture()
+            self.stdout = io.TextIOWrapper(io.BufferedWriter(self.capture), "utf-8", "backslashreplace")
+        return self.stdout
 
 
-def open_stdout(capture: Capture) -> Any:
-    import io
+def unpack(folder: str, files: dict[str, bytes]) -> None:
+    """Make the empty `folder` the working directory, and put `files` in it."""
+    while not os.path.isdir(folder):  # without seccomp nothing makes the fork wait for the warden
+        time.sleep(0.001)
+    os.chdir(folder)
+    for name, content in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
-    return io.TextIOWrapper(io.BufferedWriter(capture), "utf-8", "backslashreplace")
+
+def pack(folder: str, channel: int) -> dict[str, bytes]:
+    """The files in `folder`. Descriptors that may be open on them are closed; the warden sweeps the folder."""
+    os.chdir("/")
+    if not os.listdir(folder):
+        return {}
+    os.closerange(3, channel)
+    os.closerange(channel + 1, 1024)
+    paths = [Path(at, name) for at, _, names in os.walk(folder) for name in names]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def zygote(channel: socket.socket, settings: dict[str, Any]) -> None:
+# The zygote
+
+
+def zygote(channel: socket.socket, to_warden: socket.socket, settings: dict[str, Any]) -> NoReturn:
     for name in settings["preload"]:
-        try:
+        with contextlib.suppress(ImportError):
             importlib.import_module(name)
-        except ImportError:
-            continue
-    random.seed(0)
+    if "sympy" in sys.modules:
+        exec(WARM_UP, {})
+    site.setquit()
+    seed_generators()
+    missing, listener = restrict(settings)
+    to_warden.sendmsg([json.dumps(missing).encode()], rights(*listener))
+    for descriptor in (to_warden.detach(), *listener):
+        os.close(descriptor)
     gc.collect()
     gc.freeze()
+    channel.send(b"ready")
     serve(channel, settings)
 
 
-def main(settings: dict[str, Any]) -> None:
-    sys.path[:] = settings["path"]
-    sys.set_int_max_str_digits(0)
-    zygote(packet_socket(ZYGOTE), settings)
+def seed_generators() -> None:
+    """The same seed in every run: a search with the same seed writes the same tree."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "sympy" in sys.modules:
+        sys.modules["sympy"].core.random.seed(0)
+
+
+def restrict(settings: dict[str, Any]) -> tuple[list[str], list[int]]:
+    """Put the bounds on. What the machine cannot do, and the descriptor on which the kernel asks about forks."""
+    os.environ.clear()
+    null = os.open("/dev/null", os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+    confine.limit_resources(settings["file_bytes"], settings["processes"])
+    if settings["isolation"] != "off":
+        confine.drop_capabilities()
+    missing = []
+    if settings["landlock"] and not confine.landlock(settings["landlock"], settings["folder"]):
+        missing.append("Landlock")
+    if not settings["seccomp"]:
+        return missing, []
+    listener = confine.seccomp(bytes.fromhex(settings["seccomp"]), settings["seccomp_call"])
+    return ([*missing, "seccomp notifications"], []) if listener is None else (missing, [listener])
+
+
+# The warden
+
+
+class Warden:
+    """Grants forks, and keeps the writable folders, on the word of the manager."""
+
+    def __init__(self, control: socket.socket, listener: list[int], folders: list[int]) -> None:
+        self.control, self.listener, self.folders = control, listener, folders
+        self.grants: Counter[int] = Counter()  # forks allowed, by process
+        self.asked: Counter[int] = Counter()  # for threads, and for what was refused
+
+    def watch(self) -> None:
+        """Serve until the manager is gone."""
+        while True:
+            ready = select.select([self.control, *self.listener], [], [])[0]
+            while select.select([self.control], [], [], 0)[0]:  # a grant comes before its fork
+                command = self.control.recv(PACKET_BYTES)
+                if not command:
+                    return
+                self.obey(json.loads(command))
+            for listener in self.listener:
+                if listener in ready:
+                    self.answer(listener)
+
+    def obey(self, command: dict[str, Any]) -> None:
+        """`slot` gets an empty folder `name`, for the next child of the process `fork`."""
+        sweep(self.folders[command["slot"]])
+        if "fork" in command:
+            os.mkdir(command["name"], 0o700, dir_fd=self.folders[command["slot"]])
+            self.grants[command["fork"]] += 1
+        else:
+            self.control.send(b"swept")
+
+    def answer(self, listener: int) -> None:
+        """A process asks for a thread or a fork: the arguments are in registers, so they are what will be done."""
+        notification = bytearray(NOTIFICATION)
+        with contextlib.suppress(OSError):  # the process died while it waited
+            fcntl.ioctl(listener, RECEIVE, notification)
+            identifier, pid = struct.unpack_from("QI", notification)
+            flags = struct.unpack_from("Q", notification, 32)[0]
+            granted = self.grants[pid] > 0 and not flags & ~FORK_FLAGS
+            allowed = granted or self.thread(pid, flags)
+            error, option = (0, CONTINUE) if allowed else (-errno.EPERM, 0)
+            fcntl.ioctl(listener, RESPOND, struct.pack("QqiI", identifier, 0, error, option))
+            self.grants[pid] -= granted
+            self.grants += Counter()  # forget the zeros
+
+    def thread(self, pid: int, flags: int) -> bool:
+        """Whether a process may have one more thread. One that keeps asking for what it cannot have is killed."""
+        self.asked[pid] += 1
+        with contextlib.suppress(OSError):
+            os.close(os.pidfd_open(pid))  # fails for a thread: threads start no threads
+            if self.asked[pid] > REFUSALS:
+                os.kill(pid, signal.SIGKILL)
+                del self.asked[pid]
+            return self.asked[pid] <= THREAD_STARTS and bool(flags & CLONE_THREAD) and not flags & ~THREAD_FLAGS
+        return False
+
+
+def sweep(folder: int) -> None:
+    """Remove everything from the folder behind a descriptor."""
+    for name in os.listdir(folder):
+        try:
+            os.unlink(name, dir_fd=folder)
+        except OSError:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
+
+
+def main(control: socket.socket, settings: dict[str, Any]) -> None:
+    """The first process, after `BOOT`: confine, fork the zygote, greet the manager, keep watch."""
+    channel = packet_socket(settings["zygote"])
+    isolated = settings["isolation"] in ("bubblewrap", "unshare")
+    base = settings["folder"] if isolated else tempfile.mkdtemp(prefix="arbor-")
+    folders = confine.make_folders(base, settings["slots"], settings["file_bytes"], isolated)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if not os.fork():
+        for inherited in (control.detach(), ours.detach(), *folders):
+            os.close(inherited)
+        zygote(channel, theirs, {**settings, "folder": base})
+    channel.close()
+    theirs.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come here; nobody asks how they ended
+    message, listener = receive(ours)
+    hello = {"folder": base, "bounded": isolated, "missing": json.loads(message)}
+    control.sendmsg([json.dumps(hello).encode()], rights(*folders))
+    Warden(control, listener, folders).watch()
+    if not isolated:
+        shutil.rmtree(base, ignore_errors=True)
+        os.killpg(0, signal.SIGKILL)

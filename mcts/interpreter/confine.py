@@ -1,0 +1,95 @@
+"""The kernel's bounds, put on from the inside: folders (by the warden), limits, Landlock and seccomp (by the zygote).
+Runs inside the sandbox: standard library only. Landlock's three system calls are made here because no package for it
+is past its alpha; the seccomp program comes ready-made from libseccomp (see `sandbox`)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import struct
+from collections.abc import Sequence
+
+MS_PRIVATE = 0x40000 | 0x4000  # recursively
+MS_HARDENED = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
+PR_SET_NO_NEW_PRIVS = 38
+SECCOMP_SET_MODE_FILTER, NEW_LISTENER = 1, 1 << 3
+LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same on every architecture
+READ_FOLDER, READ_FILE = 0b1101, 0b0101  # execute, read a file, list a folder
+DEVICE = READ_FILE | 1 << 1  # and write
+FOLDER_FILES = 256
+
+
+def call(name: str, *arguments: object) -> int:
+    """A function of the C library. Raises OSError where it returns a negative number."""
+    result: int = getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+    return result
+
+
+def make_folders(base: str, count: int, file_bytes: int, isolated: bool) -> list[int]:
+    """`count` folders under `base`, as descriptors. In a mount namespace of its own each is a file system with a bound
+    on its size, in which an unprivileged process can make nothing and list nothing: only use a folder made for it."""
+    if isolated:
+        call("mount", b"none", b"/", None, MS_PRIVATE, None)
+        call("mount", b"tmpfs", base.encode(), b"tmpfs", MS_HARDENED, b"size=64k,mode=0711")
+    descriptors = []
+    for index in range(count):
+        path = f"{base}/{index}"
+        os.mkdir(path, 0o700)
+        if isolated:
+            options = f"size={file_bytes},nr_inodes={FOLDER_FILES},mode=0100"
+            call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_HARDENED, options.encode())
+        descriptors.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+    if isolated:
+        os.chmod(base, 0o100)
+    return descriptors
+
+
+def drop_capabilities() -> None:
+    """For good: with no_new_privs there is no way to get one back."""
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    with contextlib.suppress(OSError):
+        call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
+
+
+def limit_resources(file_bytes: int, processes: int) -> None:
+    """Bounds that every state inherits. That on memory is set by the manager, that on processor time by the state."""
+    bounds = {"CORE": 0, "FSIZE": file_bytes, "NOFILE": 64, "NPROC": processes, "MEMLOCK": 0, "MSGQUEUE": 0}
+    for name, bound in bounds.items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]
+        bound = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def landlock(readable: Sequence[str], writable: str) -> bool:
+    """Nothing but `readable` can be opened, nothing written but under `writable`. False: the kernel has no Landlock."""
+    try:
+        version = call("syscall", LANDLOCK_CREATE, None, 0, 1)
+        every = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(version, 16)) - 1
+        ruleset = call("syscall", LANDLOCK_CREATE, struct.pack("Q", every), 8, 0)
+        for path in (*readable, writable):
+            parent = os.open(path, os.O_PATH)
+            read = READ_FOLDER if os.path.isdir(path) else DEVICE if path.startswith("/dev/") else READ_FILE
+            rule = struct.pack("=Qi", every if path == writable else read, parent)
+            call("syscall", LANDLOCK_ADD, ruleset, 1, rule, 0)
+            os.close(parent)
+        call("syscall", LANDLOCK_RESTRICT, ruleset, 0)
+        os.close(ruleset)
+    except OSError:
+        return False
+    return True
+
+
+def seccomp(program: bytes, number: int) -> int | None:
+    """Install a filter; `number` is that of the system call. Returns the descriptor on which the kernel asks about
+    forks, None where it cannot."""
+    code = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
+    try:
+        return call("syscall", number, SECCOMP_SET_MODE_FILTER, NEW_LISTENER, header)
+    except OSError:
+        return None

@@ -1,0 +1,130 @@
+"""A process of the server, seen from outside: a socket, and a descriptor through which it is signalled."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+
+PACKET_BYTES = 200_000
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Gone(Exception):
+    """The other end of a socket is closed."""
+
+
+async def readable(source: socket.socket | int) -> None:
+    """Wait until there is something to read."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(source, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(source)
+
+
+def proc(pid: int, name: str) -> str:
+    """A file of /proc. Raises OSError."""
+    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 16).decode(errors="replace")
+    finally:
+        os.close(descriptor)
+
+
+class Process:
+    """A state's process. It runs while somebody needs it (`resume`, `pause`), otherwise it is stopped: threads that a
+    snippet left behind stop with it. Its pid is the kernel's word, not its own."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.channel = channel
+        self.pid, self.pidfd, self.users = 0, -1, 0
+
+    def read(self) -> bytes | None:
+        """One packet; None: nothing there yet. The first one tells who sends. Raises Gone."""
+        try:
+            data, ancillary, _, _ = self.channel.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(12))
+            if self.pidfd < 0 and data:
+                credentials = next(payload for _, kind, payload in ancillary if kind == socket.SCM_CREDENTIALS)
+                pid = int.from_bytes(credentials[:4], sys.byteorder)
+                self.pidfd, self.pid = os.pidfd_open(pid), pid
+        except BlockingIOError:
+            return None
+        except (OSError, StopIteration) as error:
+            raise Gone from error
+        if not data:
+            raise Gone
+        return data
+
+    async def receive(self) -> bytes:
+        """The next packet. Raises Gone."""
+        while (data := self.read()) is None:
+            await readable(self.channel)
+        return data
+
+    def send(self, data: bytes, *descriptors: int) -> None:
+        """Raises Gone where the process does not take it."""
+        try:
+            self.channel.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
+        except OSError as error:
+            raise Gone from error
+
+    def alive(self) -> bool:
+        if self.pidfd < 0:
+            return False
+        end = select.poll()
+        end.register(self.pidfd, select.POLLIN)
+        return not end.poll(0)
+
+    async def wait_status(self, seconds: float) -> int | None:
+        """How the process ended, as `wait` tells it; None where it has not, or where nobody knows."""
+        with contextlib.suppress(TimeoutError, OSError):
+            async with asyncio.timeout(seconds):
+                await readable(self.pidfd)
+            return int(proc(self.pid, "stat").split()[-1])
+        return None
+
+    def resume(self) -> None:
+        self.users += 1
+        self.signal(signal.SIGCONT)
+
+    def pause(self) -> None:
+        self.users -= 1
+        if not self.users:
+            self.signal(signal.SIGSTOP)
+
+    def signal(self, number: int) -> None:
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.channel.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+
+    def inner_pid(self) -> int:
+        """The pid by which the sandbox knows it. Raises Gone."""
+        try:
+            return int(proc(self.pid, "status").partition("NSpid:")[2].partition("\n")[0].split()[-1])
+        except OSError as error:
+            raise Gone from error
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes of address space, and bytes resident that are no file's; those shared with its parent count."""
+        try:
+            total, resident, shared = (int(pages) * PAGE_BYTES for pages in proc(self.pid, "statm").split()[:3])
+        except OSError:
+            return 0, 0
+        return total, resident - shared
