@@ -13,10 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from models.tiny.problems import Problem
+from models.tiny.problems import LARGEST, SMALLEST, Problem
 
 TRIES = 6
-LOWEST, HIGHEST = 1, 99
 
 PROMPT = "<question> {question} </question>\n"
 CODE_STEP = "<step>\n<p>\n{thought}\n</p>\n<code>\n```python\n{code}\n```\n</code>"
@@ -37,30 +36,34 @@ class Solution:
 class Habits:
     """How weak the solver is, as probabilities."""
 
-    fresh: float = 0.12
-    astray: float = 0.12
-    aimed: float = 0.45  # a move by about the right distance, else by any
+    fresh: float = 0.10
+    astray: float = 0.10
+    timid: float = 0.25  # a move by one
+    aimed: float = 0.45  # a move by about the right distance; what is left: by any
     stop_early: float = 0.03
-    slip: float = 0.35  # a wrong operation in plain arithmetic
+    slip: float = 0.3  # a wrong operation in plain arithmetic
 
 
 def next_guess(rng: random.Random, guess: int, value: Any, root: int, habits: Habits) -> tuple[str, int]:
     """A thought and the next value to try after `guess` gave f = `value`."""
     if not isinstance(value, int) or rng.random() < habits.fresh:
-        return "Guess again.", rng.randint(5, 95)
+        return "Guess again.", rng.randint(SMALLEST, LARGEST)
     too_big = (value > 0) != (rng.random() < habits.astray)
-    if rng.random() < habits.aimed:
+    habit = rng.random()
+    if habit < habits.timid:
+        distance = 1
+    elif habit < habits.timid + habits.aimed:
         distance = max(1, round(abs(guess - root) * rng.uniform(0.4, 1.6)))
     else:
-        distance = round(math.exp(rng.uniform(0, math.log(40))))
+        distance = round(math.exp(rng.uniform(0, math.log(20))))
     guess += -distance if too_big else distance
-    return ("Too big." if too_big else "Too small."), min(HIGHEST, max(LOWEST, guess))
+    return ("Too big." if too_big else "Too small."), min(LARGEST, max(SMALLEST, guess))
 
 
 def guess_and_check(problem: Problem, rng: random.Random, habits: Habits) -> Solution:
-    f: Callable[[int], Any] = eval(f"lambda x: {problem.residual}")  # our own generator's text
-    thought, guess = "Look for f(x)=0.", rng.randint(5, 95)
-    code = f"f=lambda x:{problem.residual}\nprint(f({guess}))"
+    f: Callable[[int], Any] = eval(f"lambda x: {problem.check}")  # our own generator's text
+    thought, guess = "Let f(x) be the error in percent.", rng.randint(SMALLEST, LARGEST)
+    code = f"f=lambda x:{problem.check}\nprint(f({guess}))"
     steps = []
     for _ in range(TRIES):
         value = f(guess)
@@ -75,7 +78,7 @@ def guess_and_check(problem: Problem, rng: random.Random, habits: Habits) -> Sol
 
 
 def plain_arithmetic(problem: Problem, rng: random.Random, habits: Habits) -> Solution:
-    code = problem.residual
+    code = problem.check
     if rng.random() < habits.slip:
         code = code.replace("+", "-") if "+" in code else code.replace("-", "+")
     answer = int(eval(code))  # our own generator's text

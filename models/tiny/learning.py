@@ -116,12 +116,12 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(parameters, list(update.unbind()), alpha=-group["lr"] * scale)
 
 
-def optimizers(model: Any, head: ValueHead, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
+def optimizers(model: Any, head: ValueHead, rates: tuple[float, float]) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for embeddings, norms and the value head."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
     rest = [p for p in [*model.parameters(), *head.parameters()] if id(p) not in chosen]
-    return [Muon(matrices, muon_lr), torch.optim.AdamW(rest, adam_lr, weight_decay=0.0)]
+    return [Muon(matrices, rates[0]), torch.optim.AdamW(rest, rates[1], weight_decay=0.0)]
 
 
 def schedule(update: int, updates: int, warmup: int = 20, decay: float = 0.6) -> float:
@@ -135,22 +135,21 @@ def fit(
     source: Iterator[Batch],
     updates: int,
     *,
-    muon_lr: float,
-    adam_lr: float,
+    rates: tuple[float, float],
     value_weight: float,
     report: Callable[[str], None],
     report_every: int = 50,
 ) -> None:
-    """Trains in place for `updates` batches."""
+    """Trains in place for `updates` batches. rates: the learning rates of Muon and of AdamW."""
     parameters = [*model.parameters(), *head.parameters()]
-    rates = [(optimizer, optimizer.defaults["lr"]) for optimizer in optimizers(model, head, muon_lr, adam_lr)]
+    stepped = [(optimizer, optimizer.defaults["lr"]) for optimizer in optimizers(model, head, rates)]
     model.train(), head.train()
     started, sums = time.monotonic(), torch.zeros(2)
     for update, batch in enumerate(islice(source, updates)):
         policy, value = losses(model, head, batch)
         (policy + value_weight * value).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer, lr in rates:
+        for optimizer, lr in stepped:
             for group in optimizer.param_groups:
                 group["lr"] = lr * schedule(update, updates)
             optimizer.step()

@@ -2,10 +2,10 @@
 
     python -m models.tiny.problems --seed S --n N --output FILE.jsonl
 
-Every problem carries the code of a residual f(x): zero at the answer, negative below it, positive above it
-(except in the families `remainders`, whose residual gives no direction, and `shop`, which is plain arithmetic).
-A problem belongs to the split that a hash of its family and residual selects, so two splits share neither a
-question nor an equation in other words, whatever the seeds: fresh test problems never occur in training.
+Every problem carries the code of a check f(x), the error of x in whole percent: zero at the answer only, negative
+below it, positive above it (except in the families `remainders`, whose check gives no direction, and `shop`, which
+is plain arithmetic). A hash of its family and check selects the split that a problem belongs to. So two splits share
+neither a question nor an equation in other words, whatever the seeds: fresh test problems never occur in training.
 """
 
 from __future__ import annotations
@@ -26,21 +26,73 @@ SPLITS: dict[Split, range] = {"train": range(8), "dev": range(8, 9), "test": ran
 SEEDS: dict[Split, int] = {"train": 1, "dev": 2, "test": 3}  # of the shipped sets
 DATA = Path(__file__).parent / "data"  # dev.jsonl and heldout.jsonl
 
+SMALLEST, LARGEST = 3, 45  # answers, except in `shop`
 NAMES = ("Ann", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Jun", "Kim", "Lea", "Mia", "Noor", "Omar")
+
+
+FORMS = {
+    **dict.fromkeys(
+        ("quadratic", "cubic"),
+        (
+            "Find the positive integer x with {left} = {total}.",
+            "Solve {left} = {total} for a positive integer x.",
+            "For which positive integer x is {left} equal to {total}?",
+        ),
+    ),
+    "rectangle": (
+        "A {thing} is {longer} m longer than it is wide. Its area is {area} square metres. How wide is it?",
+        "A rectangular {thing} covers {area} square metres. Its length is its width plus {longer} m. "
+        "What is the width?",
+    ),
+    "sum_product": (
+        "Two numbers have sum {total} and product {product}. What is the smaller one?",
+        "{name} thinks of two numbers. They add up to {total}, their product is {product}. Give the smaller number.",
+    ),
+    "coins": (
+        "{name} has {count} coins, some worth {low} cents and some worth {high} cents, {total} cents in all. "
+        "How many {high}-cent coins are there?",
+        "A theatre sold {count} tickets for {total} dollars. A child pays {low} dollars, an adult {high}. "
+        "How many adults came?",
+    ),
+    "ages": (
+        "{first} is {older} years older than {second}. In {wait} years the product of their ages will be {product}. "
+        "How old is {second}?",
+        "{second} is {older} years younger than {first}. The product of their ages {wait} years from now is {product}. "
+        "What is the age of {second} today?",
+    ),
+    "squares": (
+        "Two positive integers differ by {apart} and their squares add up to {total}. What is the smaller one?",
+    ),
+    "savings": (
+        "{name} saves {first} cents on the first day and {more} cents more on each day than the day before. "
+        "After how many days are {total} cents saved?",
+        "A hall has {first} seats in the first row and {more} more in each next row, {total} seats in all. "
+        "How many rows are there?",
+    ),
+    "remainders": (
+        "What is the smallest positive integer that leaves remainder {p} when divided by {a} "
+        "and remainder {q} when divided by {b}?",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """question: the text; answer: an integer; residual: code of f(x), or of the result in the family `shop`."""
+    """question: the text; answer: an integer; check: code of f(x), or of the result in the family `shop`."""
 
     family: str
     question: str
     answer: int
-    residual: str
+    check: str
 
 
-def signed(number: int) -> str:
-    return f"+{number}" if number >= 0 else f"-{-number}"
+def answer(rng: random.Random) -> int:
+    return rng.randint(SMALLEST, LARGEST)
+
+
+def percent(left: str, total: int) -> str:
+    """Code of the error, in whole percent, of the equation left = total."""
+    return f"{left}*100//{total}-100"
 
 
 def polynomial(coefficients: Iterable[int], power: str, times: str) -> str:
@@ -55,139 +107,95 @@ def polynomial(coefficients: Iterable[int], power: str, times: str) -> str:
     return "".join(parts).removeprefix("+")
 
 
-def polynomial_problem(rng: random.Random, family: str, root: int, coefficients: list[int]) -> Problem:
-    degree = len(coefficients)
-    total = sum(c * root ** (degree - i) for i, c in enumerate(coefficients))
-    shown = polynomial(coefficients, "^", "")
-    question = rng.choice(
-        (
-            f"Find the positive integer x with {shown} = {total}.",
-            f"Solve {shown} = {total} for a positive integer x.",
-            f"For which positive integer x is {shown} equal to {total}?",
-        )
-    )
-    return Problem(family, question, root, f"{polynomial(coefficients, '**', '*')}-{total}")
+def worded(rng: random.Random, family: str, solution: int, check: str, **parts: object) -> Problem:
+    """The problem in one of the surface forms of its family."""
+    forms = FORMS[family]
+    form = rng.choice(forms) if len(forms) > 1 else forms[0]
+    return Problem(family, form.format(**parts), solution, check)
 
 
 def quadratic(rng: random.Random) -> Problem:
-    root = rng.randint(5, 95)
-    a = rng.choice((1, 1, 2, 3, 4, 5))
-    return polynomial_problem(rng, "quadratic", root, [a, rng.randint(1 - a * root if root > 40 else 0, 90)])
+    root, a = answer(rng), rng.choice((1, 1, 2, 3, 4, 5))
+    return power_sum(rng, "quadratic", root, [a, rng.randint(1 - a * root // 2, 99)])
 
 
 def cubic(rng: random.Random) -> Problem:
-    return polynomial_problem(rng, "cubic", rng.randint(5, 95), [1, rng.randint(0, 20), rng.randint(0, 90)])
+    return power_sum(rng, "cubic", answer(rng), [1, rng.randint(0, 30), rng.randint(0, 99)])
+
+
+def power_sum(rng: random.Random, family: str, root: int, coefficients: list[int]) -> Problem:
+    degree = len(coefficients)
+    total = sum(c * root ** (degree - i) for i, c in enumerate(coefficients))
+    check = percent(f"({polynomial(coefficients, '**', '*')})", total)
+    return worded(rng, family, root, check, left=polynomial(coefficients, "^", ""), total=total)
 
 
 def rectangle(rng: random.Random) -> Problem:
-    width, longer = rng.randint(5, 95), rng.randint(1, 90)
-    area = width * (width + longer)
-    thing = rng.choice(("garden", "field", "hall", "carpet", "yard"))
-    question = rng.choice(
-        (
-            f"A {thing} is {longer} m longer than it is wide. Its area is {area} square metres. How wide is it?",
-            f"A rectangular {thing} covers {area} square metres. Its length is its width plus {longer} m. "
-            f"What is the width?",
-        )
-    )
-    return Problem("rectangle", question, width, f"x*(x+{longer})-{area}")
+    width, longer = answer(rng), rng.randint(1, 150)
+    area, thing = width * (width + longer), rng.choice(("garden", "field", "hall", "carpet", "yard"))
+    check = percent(f"x*(x+{longer})", area)
+    return worded(rng, "rectangle", width, check, longer=longer, area=area, thing=thing)
 
 
 def sum_product(rng: random.Random) -> Problem:
-    small = rng.randint(5, 95)
-    large = small + rng.randint(1, 90)
+    small = answer(rng)
+    large = small + rng.randint(1, 120)
     total, product = small + large, small * large
-    question = rng.choice(
-        (
-            f"Two numbers have sum {total} and product {product}. What is the smaller one?",
-            f"{rng.choice(NAMES)} thinks of two numbers. They add up to {total}, their product is {product}. "
-            f"Give the smaller number.",
-        )
-    )
-    return Problem("sum_product", question, small, f"x*({total}-x)-{product}")
+    check = percent(f"x*({total}-x)", product)
+    return worded(rng, "sum_product", small, check, total=total, product=product, name=rng.choice(NAMES))
 
 
 def coins(rng: random.Random) -> Problem:
     low, high = rng.randint(1, 9), rng.randint(10, 60)
-    many, few = rng.randint(5, 95), rng.randint(5, 95)
-    count, total = many + few, many * high + few * low
-    name = rng.choice(NAMES)
-    question = rng.choice(
-        (
-            f"{name} has {count} coins, some worth {low} cents and some worth {high} cents, {total} cents in all. "
-            f"How many {high}-cent coins are there?",
-            f"A theatre sold {count} tickets for {total} dollars. A child pays {low} dollars, an adult {high}. "
-            f"How many adults came?",
-        )
-    )
-    return Problem("coins", question, many, f"{high}*x+{low}*({count}-x)-{total}")
+    many, few = answer(rng), rng.randint(5, 95)
+    count, total, name = many + few, many * high + few * low, rng.choice(NAMES)
+    check = percent(f"({high}*x+{low}*({count}-x))", total)
+    return worded(rng, "coins", many, check, name=name, count=count, low=low, high=high, total=total)
 
 
 def ages(rng: random.Random) -> Problem:
-    young, older, wait = rng.randint(5, 95), rng.randint(1, 60), rng.randint(1, 30)
+    young, older, wait = answer(rng), rng.randint(1, 60), rng.randint(1, 30)
     first, second = rng.sample(NAMES, 2)
     product = (young + wait) * (young + older + wait)
-    question = rng.choice(
-        (
-            f"{first} is {older} years older than {second}. In {wait} years the product of their ages will be "
-            f"{product}. How old is {second}?",
-            f"{second} is {older} years younger than {first}. The product of their ages {wait} years from now is "
-            f"{product}. What is the age of {second} today?",
-        )
-    )
-    return Problem("ages", question, young, f"(x+{wait})*(x+{older}+{wait})-{product}")
+    check = percent(f"(x+{wait})*(x+{older}+{wait})", product)
+    return worded(rng, "ages", young, check, first=first, second=second, older=older, wait=wait, product=product)
 
 
 def squares(rng: random.Random) -> Problem:
-    small, apart = rng.randint(5, 95), rng.randint(1, 90)
+    small, apart = answer(rng), rng.randint(1, 120)
     total = small**2 + (small + apart) ** 2
-    question = f"Two positive integers differ by {apart} and their squares add up to {total}. What is the smaller one?"
-    return Problem("squares", question, small, f"x**2+(x+{apart})**2-{total}")
+    return worded(rng, "squares", small, percent(f"(x**2+(x+{apart})**2)", total), apart=apart, total=total)
 
 
 def savings(rng: random.Random) -> Problem:
-    days, first, more = rng.randint(5, 95), rng.randint(1, 60), 2 * rng.randint(1, 10)
-    total = days * first + more // 2 * days * (days - 1)
-    name = rng.choice(NAMES)
-    question = rng.choice(
-        (
-            f"{name} saves {first} cents on the first day and {more} cents more on each day than the day before. "
-            f"After how many days are {total} cents saved?",
-            f"A hall has {first} seats in the first row and {more} more in each next row, {total} seats in all. "
-            f"How many rows are there?",
-        )
-    )
-    return Problem("savings", question, days, f"{first}*x+{more}*x*(x-1)//2-{total}")
+    days, first, more = answer(rng), rng.randint(1, 99), 2 * rng.randint(1, 15)
+    total, name = days * first + more // 2 * days * (days - 1), rng.choice(NAMES)
+    check = percent(f"({first}*x+{more}*x*(x-1)//2)", total)
+    return worded(rng, "savings", days, check, name=name, first=first, more=more, total=total)
 
 
 def remainders(rng: random.Random) -> Problem:
     a = rng.randint(5, 15)
     b = rng.choice([b for b in range(5, 16) if gcd(a, b) == 1])
-    number = rng.randint(5, min(95, a * b - 1))
-    question = (
-        f"What is the smallest positive integer that leaves remainder {number % a} when divided by {a} "
-        f"and remainder {number % b} when divided by {b}?"
-    )
-    return Problem("remainders", question, number, f"(x%{a}-{number % a},x%{b}-{number % b})")
+    number = rng.randint(SMALLEST, min(LARGEST, a * b - 1))
+    p, q = number % a, number % b
+    return worded(rng, "remainders", number, f"(x%{a}-{p},x%{b}-{q})", a=a, b=b, p=p, q=q)
 
 
 def shop(rng: random.Random) -> Problem:
     packs, size = rng.randint(5, 60), rng.randint(5, 60)
     part = rng.randint(5, min(90, packs * size - 1))
     name, thing = rng.choice(NAMES), rng.choice(("apples", "pens", "eggs", "cards", "rolls"))
-    start, whole = f"{name} buys {packs} boxes of {size} {thing}", packs * size
-    question, answer, code = rng.choice(
+    end, code = rng.choice(
         (
-            (f"{start} and gives {part} away. How many are left?", whole - part, f"{packs}*{size}-{part}"),
-            (f"{start} and finds {part} more. How many are there now?", whole + part, f"{packs}*{size}+{part}"),
-            (
-                f"{start}, then {part} more boxes. How many in all?",
-                (packs + part) * size,
-                f"({packs}+{part})*{size}",
-            ),
+            (" and gives {part} away. How many are left?", "{packs}*{size}-{part}"),
+            (" and finds {part} more. How many are there now?", "{packs}*{size}+{part}"),
+            (", then {part} more boxes. How many in all?", "({packs}+{part})*{size}"),
         )
     )
-    return Problem("shop", question, answer, code)
+    code = code.format(packs=packs, size=size, part=part)
+    question = f"{name} buys {packs} boxes of {size} {thing}{end.format(part=part)}"
+    return Problem("shop", question, int(eval(code)), code)
 
 
 # family -> (generator, how often in a hundred problems)
@@ -195,19 +203,24 @@ FAMILIES: dict[str, tuple[Callable[[random.Random], Problem], int]] = {
     "quadratic": (quadratic, 14),
     "cubic": (cubic, 8),
     "rectangle": (rectangle, 12),
-    "sum_product": (sum_product, 12),
+    "sum_product": (sum_product, 14),
     "coins": (coins, 12),
     "ages": (ages, 12),
     "squares": (squares, 8),
     "savings": (savings, 10),
     "remainders": (remainders, 4),
-    "shop": (shop, 8),
+    "shop": (shop, 6),
 }
+
+
+def decides(problem: Problem) -> bool:
+    """Whether the check tells the answer from the next number, in spite of its rounding."""
+    return problem.family == "shop" or eval(problem.check, {"x": problem.answer + 1}) != 0
 
 
 def split_of(problem: Problem) -> Split:
     """The split that owns an equation, whatever the words around it."""
-    digest = hashlib.sha256(f"{problem.family}:{problem.residual}".encode()).digest()
+    digest = hashlib.sha256(f"{problem.family}:{problem.check}".encode()).digest()
     tenth = int.from_bytes(digest[:8], "big") % 10
     return next(split for split, tenths in SPLITS.items() if tenth in tenths)
 
@@ -220,7 +233,7 @@ def stream(seed: int, split: Split) -> Iterator[Problem]:
     seen: set[str] = set()
     while True:
         problem = rng.choices(makers, weights)[0](rng)
-        if split_of(problem) == split and problem.question not in seen:
+        if split_of(problem) == split and problem.question not in seen and decides(problem):
             seen.add(problem.question)
             yield problem
 

@@ -18,7 +18,7 @@ import json
 import random
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -58,28 +58,24 @@ class Recipe:
     feed_forward: int = 384
     head_dim: int = 32
     window: int = 1024
-    batch: int = 32
-    policy_updates: int = 1000
+    batch: int = 16
+    policy_updates: int = 1500
     policy_rates: tuple[float, float] = (0.02, 3e-3)
     problems: int = 700
-    widths: tuple[int, ...] = (4, 2, 2, 1, 1, 1, 1, 1)
+    widths: tuple[int, ...] = (3, 2, 1, 1, 1, 1, 1, 1)
     temperature: float = 1.0
-    demonstrated: float = 0.4
-    value_rates: tuple[float, float] = (0.01, 2e-3)
+    demonstrated: float = 0.5
+    value_rates: tuple[float, float] = (0.006, 1e-3)
     value_weight: float = 1.0
 
     def key(self) -> str:
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
 
-class Progress:
-    """Prints what is going on, with the time since the start."""
-
-    def __init__(self) -> None:
-        self._started = time.monotonic()
-
-    def stage(self, name: str) -> Any:
-        return lambda message: print(f"[{time.monotonic() - self._started:5.0f} s] {name}: {message}", flush=True)
+def reporter(name: str) -> Callable[[str], None]:
+    """Prints what a stage does, with the time since it began."""
+    started = time.monotonic()
+    return lambda message: print(f"{name} [{time.monotonic() - started:4.0f} s]: {message}", flush=True)
 
 
 # --- policy
@@ -127,22 +123,23 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
     return LlamaForCausalLM(config)
 
 
-def train_policy(recipe: Recipe, folder: Path, progress: Progress) -> None:
-    report = progress.stage("policy")
+def save(model: Any, tokenizer: Any, head: ValueHead, folder: Path) -> None:
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_value_head(head, folder)
+
+
+def train_policy(recipe: Recipe, folder: Path) -> None:
+    report = reporter("policy")
     torch.manual_seed(recipe.seed)
     shown = islice(demonstrations(recipe, "tokenizer"), 4000)
     tokenizer = build_tokenizer(s.prompt + "".join(a + b for a, b in s.steps) for s in shown)
     model = new_model(recipe, tokenizer)
     report(f"{sum(p.numel() for p in model.parameters()):,} parameters, {len(tokenizer)} token types")
-    muon_lr, adam_lr = recipe.policy_rates
     source = demonstration_batches(recipe, tokenizer, "policy")
     head = ValueHead(recipe.hidden)
-    fit(
-        model, head, source, recipe.policy_updates, muon_lr=muon_lr, adam_lr=adam_lr, value_weight=0.0, report=report
-    )  # fmt: skip
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_value_head(head, folder)
+    fit(model, head, source, recipe.policy_updates, rates=recipe.policy_rates, value_weight=0.0, report=report)
+    save(model, tokenizer, head, folder)
 
 
 # --- rollouts
@@ -190,7 +187,9 @@ def path_record(path: list[Node]) -> dict[str, Any]:
     return {"token_ids": token_ids, "targets": targets}
 
 
-async def rollouts(recipe: Recipe, model: TransformersModel, problems: list[Problem], report: Any) -> list[Any]:
+async def rollouts(
+    recipe: Recipe, model: TransformersModel, problems: list[Problem], report: Callable[[str], None]
+) -> list[Any]:
     """The records of all paths of a rollout tree per problem."""
     config = Config(
         mode="react", prompt_wrap="react_sft", result_unwrap="react_sft", step_delim="\n", stop=STOP,
@@ -217,8 +216,8 @@ async def rollouts(recipe: Recipe, model: TransformersModel, problems: list[Prob
     return [record for own in records for record in own]
 
 
-def collect(recipe: Recipe, policy: Path, folder: Path, progress: Progress) -> None:
-    report = progress.stage("rollouts")
+def collect(recipe: Recipe, policy: Path, folder: Path) -> None:
+    report = reporter("rollouts")
     model = TransformersModel.load(policy, need_value=False)
     problems = generate(SEEDS["train"] + 1000 * recipe.seed, recipe.problems, "train")
     records = asyncio.run(rollouts(recipe, model, problems, report))
@@ -231,12 +230,11 @@ def collect(recipe: Recipe, policy: Path, folder: Path, progress: Progress) -> N
 # --- value
 
 
-def read_paths(path: Path) -> list[Example]:
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [
-        Example(tuple(row["token_ids"]), (False,) * len(row["token_ids"]), tuple(map(tuple, row["targets"])))
-        for row in rows
-    ]
+def read_example(line: str) -> Example:
+    """An example for the value head alone: the policy learns nothing from rollouts."""
+    row = json.loads(line)
+    targets = tuple((position, value) for position, value in row["targets"])
+    return Example(tuple(row["token_ids"]), (False,) * len(row["token_ids"]), targets)
 
 
 def interleave(first: Iterable[Batch], second: Iterator[Batch], share: float) -> Iterator[Batch]:
@@ -250,7 +248,7 @@ def interleave(first: Iterable[Batch], second: Iterator[Batch], share: float) ->
             yield next(second)
 
 
-def train_value(recipe: Recipe, policy: Path, rollouts_folder: Path, folder: Path, progress: Progress) -> None:
+def train_value(recipe: Recipe, policy: Path, rollouts_folder: Path, folder: Path) -> None:
     torch.manual_seed(recipe.seed + 1)
     rng = random.Random(f"value {recipe.seed}")
     model = AutoModelForCausalLM.from_pretrained(policy)
@@ -258,24 +256,21 @@ def train_value(recipe: Recipe, policy: Path, rollouts_folder: Path, folder: Pat
     head = ValueHead(recipe.hidden, dropout=0.0)
     torch.nn.init.zeros_(head.summary.weight)
     torch.nn.init.zeros_(head.summary.bias)
-    examples = read_paths(rollouts_folder / "paths.jsonl")
+    examples = [
+        read_example(line) for line in (rollouts_folder / "paths.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     rng.shuffle(examples)
     own = list(batches(examples, recipe.batch, rng))
     mixed = list(interleave(own, demonstration_batches(recipe, tokenizer, "replay"), recipe.demonstrated))
-    muon_lr, adam_lr = recipe.value_rates
-    fit(
-        model, head, iter(mixed), len(mixed), muon_lr=muon_lr, adam_lr=adam_lr, value_weight=recipe.value_weight,
-        report=progress.stage("value"),
-    )  # fmt: skip
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_value_head(head, folder)
+    weight, report = recipe.value_weight, reporter("value")
+    fit(model, head, iter(mixed), len(mixed), rates=recipe.value_rates, value_weight=weight, report=report)
+    save(model, tokenizer, head, folder)
 
 
 # --- all of it
 
 
-def stage(folder: Path, name: str, make: Any) -> Path:
+def stage(folder: Path, name: str, make: Callable[[Path], None]) -> Path:
     """The folder of a stage; it appears under its name only when it is complete, and is then not made again."""
     path, unfinished = folder / name, folder / f"{name}.unfinished"
     if not path.exists():
@@ -288,12 +283,12 @@ def stage(folder: Path, name: str, make: Any) -> Path:
 
 def train(recipe: Recipe, output: Path, runs: Path) -> None:
     """Runs the stages that are not done yet and copies the finished model to `output`."""
-    progress, work = Progress(), runs / f"tiny-{recipe.key()}"
-    policy = stage(work, "policy", lambda folder: train_policy(recipe, folder, progress))
-    collected = stage(work, "rollouts", lambda folder: collect(recipe, policy, folder, progress))
-    value = stage(work, "value", lambda folder: train_value(recipe, policy, collected, folder, progress))
+    work = runs / f"tiny-{recipe.key()}"
+    policy = stage(work, "policy", lambda folder: train_policy(recipe, folder))
+    collected = stage(work, "rollouts", lambda folder: collect(recipe, policy, folder))
+    value = stage(work, "value", lambda folder: train_value(recipe, policy, collected, folder))
     shutil.copytree(value, output, dirs_exist_ok=True)
-    progress.stage("done")(f"the model is in {output}")
+    reporter("done")(f"the model is in {output}")
 
 
 def main(arguments: list[str] | None = None) -> None:

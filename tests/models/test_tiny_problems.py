@@ -12,21 +12,21 @@ def test_same_seed_same_problems_other_seed_others():
     assert not set(generate(5, 50)) & set(generate(6, 50))
 
 
-def test_residual_is_zero_exactly_at_the_answer():
+def test_check_is_zero_exactly_at_the_answer():
     for problem in generate(17, 600, "train"):
         if problem.family == "shop":
-            assert eval(problem.residual) == problem.answer
+            assert eval(problem.check) == problem.answer
             continue
-        f = eval(f"lambda x: {problem.residual}")
+        f = eval(f"lambda x: {problem.check}")
         zero = (0, 0) if problem.family == "remainders" else 0
         assert [x for x in range(1, problem.answer + 1) if f(x) == zero] == [problem.answer], problem
 
 
-def test_residual_is_negative_below_and_positive_above_the_answer():
+def test_check_is_negative_below_and_positive_above_the_answer():
     for problem in generate(18, 600, "train"):
         if problem.family in ("shop", "remainders"):
             continue
-        f = eval(f"lambda x: {problem.residual}")
+        f = eval(f"lambda x: {problem.check}")
         assert all(f(x) < 0 for x in range(1, problem.answer)), problem
         assert f(problem.answer + 1) > 0 or problem.family == "sum_product", problem
 
@@ -37,14 +37,14 @@ def test_splits_share_no_question_and_no_equation(seed):
     for split in ("dev", "test"):
         others = generate(seed, 400, split)
         assert not {p.question for p in train} & {p.question for p in others}
-        assert not {(p.family, p.residual) for p in train} & {(p.family, p.residual) for p in others}
+        assert not {(p.family, p.check) for p in train} & {(p.family, p.check) for p in others}
         assert all(split_of(p) == split for p in others)
 
 
 def test_every_family_occurs_and_has_very_many_distinct_equations():
     problems = generate(7, 4000, "train")
     for family in FAMILIES:
-        equations = [p.residual for p in problems if p.family == family]
+        equations = [p.check for p in problems if p.family == family]
         assert len(equations) > 50
         assert len(set(equations)) > 0.85 * len(equations), family
 
