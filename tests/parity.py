@@ -105,7 +105,7 @@ async def search_all(config: Config, golden_dir: Path) -> list[dict[str, Any]]:
     async with ForkInterpreter(profile="alphamath") as interpreter:
         solver = Solver(config, model, markup, interpreter, same_answer, config.seed or 0)
         records: dict[int, dict[str, Any]] = {}
-        async for question, record in solve_all(solver, read_questions(golden_dir / "questions.jsonl"), 16):
+        async for question, record in solve_all(solver, read_questions(golden_dir / "questions.jsonl"), 4):
             records[question.index] = record
     return [records[index] for index in sorted(records)]
 
