@@ -174,13 +174,15 @@ def _literal(text: str) -> Answer | None:
 
 
 def _choice(text: str) -> Answer | None:
-    match = re.fullmatch(r"\(?([A-H])[).:](?:\s.*)?", text)
+    match = re.fullmatch(r"(?:\\text\{\s*)?\(?([A-H])[).:]\s*\}?(?:\s.*)?", text)
     return Scalar(Symbol(match[1]), text=match[1]) if match else None
 
 
 def _repeating(text: str) -> Answer | None:
     """0.1\\overline{6} and 0.333... as the fractions they are."""
-    match = re.fullmatch(r"([-+]?)(\d*)\.(\d*?)\s*(?:\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?|(\d+?)\5+\s*\\ldots)", text)
+    match = re.fullmatch(
+        r"([-+]?)(\d*)\.(\d*?)\s*(?:\\(?:overline|bar|dot)\s*\{?\s*(\d+)\s*\}?|(\d+?)\5+\s*\\ldots)", text
+    )
     if match is None:
         return None
     period = match[4] or match[5]
@@ -190,7 +192,9 @@ def _repeating(text: str) -> Answer | None:
 
 
 def _clock(text: str) -> Answer | None:
-    match = re.fullmatch(r"(\d{1,2})(?::([0-5]\d))?(?::([0-5]\d))?\s*(?:\\text\{)?\s*(?:([apAP])\.?\s?[mM]\.?)?\s*\}?", text)
+    match = re.fullmatch(
+        r"(\d{1,2})(?::([0-5]\d))?(?::([0-5]\d))?\s*(?:\\text\{)?\s*(?:([apAP])\.?\s?[mM]\.?)?\s*\}?", text
+    )
     if match is None or not (match[2] or match[4]) or int(match[1]) > 24:
         return None
     return Clock(int(match[1]), 60 * int(match[2] or 0) + int(match[3] or 0), (match[4] or "").lower())
@@ -221,9 +225,10 @@ def _list(text: str) -> Answer | None:
     if all(isinstance(part, Inequality) for part in read_parts):
         return Region("\\cup" if any("or" in joint for joint in joints) else "\\cap", tuple(read_parts))
     flat = [inner for part in read_parts for inner in _bare_parts(part)]
-    first = flat[0] if flat else None
-    if isinstance(first, Named) and all(isinstance(part, Scalar) for part in flat[1:]):
-        flat[0] = first.value  # n = 2, 3, 4
+    names = {part.name for part in flat if isinstance(part, Named)}
+    if len(names) == 1 and isinstance(flat[0], Named) and all(isinstance(part, Named | Scalar) for part in flat):
+        values = [part.value if isinstance(part, Named) else part for part in flat]
+        return Named(names.pop(), Items("", tuple(values)))  # n = 2, 3, 4
     return Items("", tuple(flat))
 
 
@@ -307,8 +312,9 @@ def _equality(sides: list[str], operators: list[str]) -> Answer | None:
     if name:
         return Named(name, _read(sides[max(exact - 1, 1)]))
     values = [parse_expression(side) for side in sides[:exact]]
-    if all(getattr(value, "is_number", False) for value in values):
-        return _read(sides[exact - 1]) if len({sympy.nsimplify(value) for value in values}) == 1 else None
+    if all(getattr(value, "is_number", False) for value in values):  # 3 + 4 = 7
+        if len(set(values)) == 1:
+            return _read(sides[exact - 1])
     return Equation(*values) if len(values) == 2 else None
 
 
@@ -335,17 +341,23 @@ def _plus_minus(text: str) -> Answer | None:
         swap = {"+": "-", "-": "+"}
         parts.append(
             _read(
-                re.sub(r"\\([pm])[mp](?![a-zA-Z])", lambda m, it=picked: next(it) if m[1] == "p" else swap[next(it)], text)  # type: ignore[misc]
+                re.sub(
+                    r"\\([pm])[mp](?![a-zA-Z])", lambda m, it=picked: next(it) if m[1] == "p" else swap[next(it)], text
+                )  # type: ignore[misc]
             )
         )
     return Items("", tuple(parts))
 
 
-_BASES = dict(zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True))
+_BASES = dict(
+    zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
+)
 
 
 def _based(text: str) -> Answer | None:
-    match = re.fullmatch(r"(?:\\text\{)?\s*([0-9A-Fa-f ]+)\}?\s*_\s*\{?\s*(?:\\text\{)?\s*\(?(\d+|[a-z]+)\)?\s*\}*", text)
+    match = re.fullmatch(
+        r"(?:\\text\{)?\s*([0-9A-Fa-f ]+)\}?\s*_\s*\{?\s*(?:\\text\{)?\s*\(?(\d+|[a-z]+)\)?\s*\}*", text
+    )
     if match is None:
         return None
     base = _BASES.get(match[2]) or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else 0)
@@ -368,9 +380,15 @@ _NUMBER_WORDS = {
 }
 _MONEY = re.compile(r"(?P<sign>-?)\s*(?:\\?\$|USD|(?P<symbol>[€£¥]))\s*(?P<sum>-?[\d.].*)")
 _PERCENT = re.compile(r"(?P<n>.+?)\s*(?:\\?%|\\text\{\s*(?:\\?%|percent)\s*\}|percent)")
-_DEGREES = re.compile(r"(?P<n>(?:(?!circ|sin|cos|tan).)+?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}|degrees?)\s*(?:\\text\{)?\s*(?P<scale>[CF]?)\s*\}?")
-_TEXT_UNIT = re.compile(r"(?P<n>.*?[^\s\\])\s*(?P<unit>(?:\\text\{[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*/?\s*)+(?:[a-zA-Z]+)?)")
-_WORD_UNIT = re.compile(r"(?P<n>.*?[\d)}])\s*(?P<unit>[a-zA-Z]+\.?(?:[ /]+[a-zA-Z]+)*\s*(?:\^\s*\{?\d\}?)?)(?:\s*\\text\{.*\})?")
+_DEGREES = re.compile(
+    r"(?P<n>(?:(?!circ|sin|cos|tan).)+?)\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*degrees?\s*\}|degrees?)\s*(?:\\text\{)?\s*(?P<scale>[CF]?)\s*\}?"
+)
+_TEXT_UNIT = re.compile(
+    r"(?P<n>.*?[^\s\\])\s*(?P<unit>(?:\\text\{[^{}]*\}\s*(?:\^\s*\{?\d\}?)?\s*/?\s*)+(?:[a-zA-Z]+)?)"
+)
+_WORD_UNIT = re.compile(
+    r"(?P<n>.*?[\d)}])\s*(?P<unit>[a-zA-Z]+\.?(?:[ /]+[a-zA-Z]+)*\s*(?:\^\s*\{?\d\}?)?)(?:\s*\\text\{.*\})?"
+)
 _ORDINAL = re.compile(r"(?P<n>\d+)\s*\^?\s*\{?\s*(?:\\text\{)?\s*(?:st|nd|rd|th)\s*\}*")
 _LETTER_UNIT = re.compile(rf"(?P<n>.*[\d)}}]) (?P<unit>[{SYMBOL_UNITS}](?:\s*\^\s*\{{?\d\}}?)?)")
 
@@ -402,7 +420,7 @@ def _with_suffix(match: re.Match[str]) -> Answer | None:
         number = inner.number and replace(inner.number, value=inner.number.value * _SCALES[word], decimals=None)
         return replace(inner, value=inner.value * _SCALES[word], number=number)
     known = r"\text" in unit or is_unit(unit) or not unit
-    if not known and (read_number(match["n"]) is None or len(word) < 3 and len(rest) < 3):
+    if not known and (read_number(match["n"]) is None or len(word + rest) < 3 or unit.strip().istitle()):
         return None
     return _with_unit(match["n"], unit_name(unit))
 

@@ -23,29 +23,21 @@ from eval.numbers import Number, same_number
 from eval.text import SYMBOL_UNITS
 
 MAX_PARTS = 60
+MAX_DEGREE = 60  # of polynomials that are expanded; higher ones are compared at points
 DIGITS, MAX_DIGITS = 30, 300
 ZERO = sympy.Float(10) ** -250
 POINTS = ((7, 5), (19, 13), (-11, 7), (2, 9), (-31, 10), (53, 11))
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a policy allows beyond equality of values."""
-
-    rounding: bool = True
-    loose_marks: bool = True  # N% as N or N/100, degrees as radians or bare, a missing base, a missing unit
-    loose_lists: bool = True  # a list without brackets, vectors in any brackets, a name that one side leaves out
-
-
 Decision = bool | None
 
 
-def same(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
-    """Whether the prediction is the gold answer."""
+def same(gold: Answer, prediction: Answer, exact: bool) -> Decision:
+    """Whether the prediction is the gold answer. `exact` (policy `strict`) allows nothing beyond equal values."""
     for kind, rule in _RULES:
         if isinstance(gold, kind) or isinstance(prediction, kind):
-            return rule(gold, prediction, rules)
-    return same_scalar(gold, prediction, rules)  # type: ignore[arg-type]
+            return rule(gold, prediction, exact)
+    return same_scalar(gold, prediction, exact)  # type: ignore[arg-type]
 
 
 def every(decisions: Iterable[Decision]) -> Decision:
@@ -86,8 +78,8 @@ def _vanishes(gap: Value) -> Decision:
 
 def _vanishes_everywhere(gap: Value, symbols: list[Symbol]) -> Decision:
     """Whether an expression is zero wherever it is defined and real: by expansion, else at rational points."""
-    polynomial = gap.is_rational_function(*symbols) and not gap.has(Huge)
-    if polynomial:
+    powers = [abs(power.exp) for power in gap.atoms(sympy.Pow) if power.exp.is_Integer]
+    if gap.is_rational_function(*symbols) and not gap.has(Huge) and max(powers, default=0) <= MAX_DEGREE:
         return bool(sympy.cancel(sympy.together(gap)) == 0)
     seen = 0
     for point, (top, bottom) in enumerate(POINTS):
@@ -97,6 +89,8 @@ def _vanishes_everywhere(gap: Value, symbols: list[Symbol]) -> Decision:
         if decision is False and (top > 0 or _is_real(value)):
             return False
         seen += decision is True
+        if seen == 4:
+            return True
     return True if seen >= 2 else None
 
 
@@ -124,13 +118,13 @@ def _rational(value: Fraction) -> Rational:
     return Rational(value.numerator, value.denominator)
 
 
-def _same_value(gold: Scalar, left: Value, prediction: Scalar, right: Value, rules: Rules) -> Decision:
+def _same_value(gold: Scalar, left: Value, prediction: Scalar, right: Value, exact: bool) -> Decision:
     """Equal values, or one the rounding of the other as the policy allows."""
     matrices = isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase)
-    if matrices and rules.loose_lists and all(1 in getattr(value, "shape", ()) for value in (left, right)):
+    if matrices and not exact and all(1 in getattr(value, "shape", ()) for value in (left, right)):
         left, right = (value.reshape(1, len(value)) for value in (left, right))  # a row and a column
     decision = equal_values(left, right)
-    if decision is True or matrices or not rules.rounding or "." not in gold.text + prediction.text:
+    if decision is True or matrices or exact or "." not in gold.text + prediction.text:
         return decision
     if left.is_number and right.is_number:
         if left.is_extended_real and right.is_extended_real:
@@ -174,24 +168,31 @@ def _nearly(left: Value, right: Value) -> bool:
 # --- single answers --------------------------------------------------------------------------------------------
 
 
-def same_scalar(gold: Scalar, prediction: Scalar, rules: Rules) -> Decision:
+def same_scalar(gold: Scalar, prediction: Scalar, exact: bool) -> Decision:
     gold, prediction = _letter_units(gold, prediction)
-    if gold.unit != prediction.unit and (not rules.loose_marks or (gold.unit and prediction.unit)):
+    if gold.unit != prediction.unit and (exact or (gold.unit and prediction.unit)):
+        return False
+    if _labelled_apart(gold, prediction):
         return False
     if gold.text.isalpha() and prediction.text.isalpha() and len(gold.text) + len(prediction.text) > 2:
         return _short_words(gold.text.casefold(), prediction.text.casefold())
     if _choice(gold) and _choice(prediction):
         return _choice(gold) == _choice(prediction)
-    if "base" in gold.mark and not prediction.mark and rules.loose_marks:
+    if "base" in gold.mark and not prediction.mark and not exact:
         return prediction.text.lower().lstrip("0") == gold.text.lstrip("0")
     decisions = [
-        _same_value(gold, left, prediction, right, rules)
-        for left, right in _readings(gold, prediction, rules)
+        _same_value(gold, left, prediction, right, exact) for left, right in _readings(gold, prediction, exact)
     ]
     return True if True in decisions else None if None in decisions else False
 
 
-def _readings(gold: Scalar, prediction: Scalar, rules: Rules) -> list[tuple[Value, Value]]:
+def _labelled_apart(gold: Scalar, prediction: Scalar) -> bool:
+    """Per cent against degrees, or either against a unit."""
+    labels = [scalar.mark or scalar.unit for scalar in (gold, prediction)]
+    return all(labels) and labels[0] != labels[1] and bool({"%", "deg"} & set(labels))
+
+
+def _readings(gold: Scalar, prediction: Scalar, exact: bool) -> list[tuple[Value, Value]]:
     """Pairs of values to compare: what a percent sign or a degree sign may stand for beside a number without it."""
     left, right = gold.value, prediction.value
     marks = (gold.mark, prediction.mark)
@@ -200,7 +201,7 @@ def _readings(gold: Scalar, prediction: Scalar, rules: Rules) -> list[tuple[Valu
     if marks == ("deg", "deg"):
         return [(left, right)]
     radians = sympy.pi / 180
-    if not rules.loose_marks:
+    if exact:
         return [(left * radians if marks[0] == "deg" else left, right * radians if marks[1] == "deg" else right)]
     if marks[0] in ("%", "deg"):
         return [(left, right), (left * (100 if marks[0] == "%" else radians), right)]
@@ -229,30 +230,33 @@ def _short_words(gold: str, prediction: str) -> Decision:
     return gold == prediction or (None if sorted(gold) == sorted(prediction) else False)
 
 
-def _words(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _words(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if isinstance(gold, Named) or isinstance(prediction, Named):
-        return _named(gold, prediction, rules)
+        return _named(gold, prediction, exact)
     gold, prediction = (
-        Words(one.text.casefold()) if isinstance(one, Scalar) and one.text.isalpha() else one for one in (gold, prediction)
+        Words(one.text.casefold()) if isinstance(one, Scalar) and one.text.isalpha() else one
+        for one in (gold, prediction)
     )
     return isinstance(gold, Words) and isinstance(prediction, Words) and gold.text == prediction.text
 
 
-def _unread(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _unread(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     """Notation that was not understood: the same text, a malformed prediction, or no decision."""
     if isinstance(gold, Unread) and isinstance(prediction, Unread) and gold.text == prediction.text:
         return True
-    malformed = isinstance(prediction, Unread) and (not balanced(prediction.text) or not prediction.text)
+    malformed = not exact and isinstance(prediction, Unread) and not (prediction.text and balanced(prediction.text))
     return False if malformed or isinstance(gold, Words) or isinstance(prediction, Words) else None
 
 
-def _clock(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _clock(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if isinstance(gold, Clock) and isinstance(prediction, Clock):
         if _time(gold, prediction.half) == _time(prediction, gold.half):
             return True
         ratio = not gold.half and not prediction.half and gold.seconds and prediction.seconds
         return None if ratio and gold.hour * prediction.seconds == prediction.hour * gold.seconds else False
-    return every([_ratio_of(gold) is not None and _ratio_of(prediction) is not None and _ratio(gold, prediction, rules)])
+    return every(
+        [_ratio_of(gold) is not None and _ratio_of(prediction) is not None and _ratio(gold, prediction, exact)]
+    )
 
 
 def _time(clock: Clock, other_half: str) -> int:
@@ -264,13 +268,15 @@ def _time(clock: Clock, other_half: str) -> int:
 
 def _ratio_of(answer: Answer) -> tuple[Value, ...] | None:
     if isinstance(answer, Clock):
-        return None if answer.half or answer.seconds % 60 else (sympy.Integer(answer.hour), Rational(answer.seconds, 60))
+        return (
+            None if answer.half or answer.seconds % 60 else (sympy.Integer(answer.hour), Rational(answer.seconds, 60))
+        )
     if isinstance(answer, Scalar) and not answer.mark and isinstance(answer.value, sympy.Expr):
         return (answer.value, sympy.Integer(1))
     return answer.parts if isinstance(answer, Ratio) else None
 
 
-def _ratio(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _ratio(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     left, right = _ratio_of(gold), _ratio_of(prediction)
     if left is None or right is None or len(left) != len(right) or 0 in (left[0], right[0]):
         return False
@@ -280,17 +286,17 @@ def _ratio(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
 # --- lists, vectors, sets --------------------------------------------------------------------------------------
 
 
-def _items(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _items(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if isinstance(gold, Items) and isinstance(prediction, Items):
         left, right = _vector(gold), _vector(prediction)
         if left is not None and right is not None:
             return equal_values(left, right)
-        return _same_items(gold, prediction, rules)
+        return _same_items(gold, prediction, exact)
     items, other = (gold, prediction) if isinstance(gold, Items) else (prediction, gold)
     if isinstance(other, Region | Inequality):
-        return _region(gold, prediction, rules)
+        return _region(gold, prediction, exact)
     if isinstance(other, Scalar) and isinstance(other.value, sympy.MatrixBase) and items.brackets not in ("{}",):
-        return _matrix_and_items(other, items, gold is other, rules)
+        return _matrix_and_items(other, items, gold is other, exact)
     return False
 
 
@@ -305,67 +311,77 @@ def _vector(items: Items) -> Value | None:
         return None
 
 
-def _matrix_and_items(matrix: Scalar, items: Items, matrix_is_gold: bool, rules: Rules) -> Decision:
+def _matrix_and_items(matrix: Scalar, items: Items, matrix_is_gold: bool, exact: bool) -> Decision:
     nested = _vector(items)
     if nested is not None:
         return equal_values(matrix.value, nested)
     if 1 not in matrix.value.shape or items.brackets in ("[)", "(]"):
         return False
     vector = Items(items.brackets, tuple(Scalar(entry) for entry in matrix.value))
-    return _in_order(vector, items, rules) if matrix_is_gold else _in_order(items, vector, rules)
+    return _in_order(vector, items, exact) if matrix_is_gold else _in_order(items, vector, exact)
 
 
-def _same_items(gold: Items, prediction: Items, rules: Rules) -> Decision:
+def _same_items(gold: Items, prediction: Items, exact: bool) -> Decision:
     if len(gold.parts) > MAX_PARTS or len(prediction.parts) > MAX_PARTS:
         return None
     brackets = {gold.brackets, prediction.brackets}
     named = [all(isinstance(part, Named) for part in side.parts) for side in (gold, prediction)]
     if not brackets - {"", "{}"} and named[0] == named[1]:
         if gold.brackets == prediction.brackets == "{}":
-            return every([_covers(gold, prediction, rules), _covers(prediction, gold, rules)])
-        return _in_any_order(gold, prediction, rules)
+            return every([_covers(gold, prediction, exact), _covers(prediction, gold, exact)])
+        return _in_any_order(gold, prediction, exact)
     if len(brackets) == 1 or named[0] != named[1] and not brackets - {"", "()", "{}"}:
-        return _in_order(gold, prediction, rules)
-    if not rules.loose_lists:
+        return _in_order(gold, prediction, exact)
+    if exact:
         return False
     if brackets == {"", "[]"} or (brackets == {"[]", "{}"} and len(gold.parts) > 2):
-        return _in_any_order(gold, prediction, rules)
+        return _in_any_order(gold, prediction, exact)
     vectors = brackets <= {"()", "[]", "<>"} and (len(gold.parts) > 2 or "<>" in brackets)
-    return _in_order(gold, prediction, rules) if vectors or brackets == {"", "()"} else False
+    return _in_order(gold, prediction, exact) if vectors or brackets == {"", "()"} else False
 
 
-def _in_order(gold: Items, prediction: Items, rules: Rules) -> Decision:
+def _in_order(gold: Items, prediction: Items, exact: bool) -> Decision:
     if len(gold.parts) != len(prediction.parts):
         return False
-    return every(same(a, b, rules) for a, b in zip(gold.parts, prediction.parts, strict=True))
+    return every(same(a, b, exact) for a, b in zip(gold.parts, prediction.parts, strict=True))
 
 
-def _in_any_order(gold: Items, prediction: Items, rules: Rules) -> Decision:
-    """A one-to-one pairing of equal parts."""
+def _in_any_order(gold: Items, prediction: Items, exact: bool) -> Decision:
+    """A one-to-one pairing of equal parts; undecided if only a pairing with undecided parts exists."""
     if len(gold.parts) != len(prediction.parts):
         return False
-    left, doubts = list(prediction.parts), False
-    for part in gold.parts:
-        decisions = [same(part, other, rules) for other in left]
-        if True in decisions:
-            left.pop(decisions.index(True))
-        elif None in decisions:
-            doubts = True
-        else:
-            return False
-    return None if doubts else True
+    table = [[same(part, other, exact) for other in prediction.parts] for part in gold.parts]
+    if _pairing([[decision is True for decision in row] for row in table]):
+        return True
+    return None if _pairing([[decision is not False for decision in row] for row in table]) else False
 
 
-def _covers(gold: Items, prediction: Items, rules: Rules) -> Decision:
+def _pairing(allowed: list[list[bool]]) -> bool:
+    """Whether every row can have a column of its own (augmenting paths)."""
+    owner: dict[int, int] = {}
+
+    def place(row: int, tried: set[int]) -> bool:
+        for column, free in enumerate(allowed[row]):
+            if free and column not in tried:
+                tried.add(column)
+                if column not in owner or place(owner[column], tried):
+                    owner[column] = row
+                    return True
+        return False
+
+    return all(place(row, set()) for row in range(len(allowed)))
+
+
+def _covers(gold: Items, prediction: Items, exact: bool) -> Decision:
     """Whether every gold part has an equal among the prediction's: for sets, where repetition does not count."""
     decisions = []
     for part in gold.parts:
-        found = [same(part, other, rules) for other in prediction.parts]
+        found = [same(part, other, exact) for other in prediction.parts]
         decisions.append(True if True in found else None if None in found else False)
     return every(decisions)
 
 
-def _region(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _region(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     """Sets of real numbers, whatever notation describes them."""
     if isinstance(gold, Inequality) and isinstance(prediction, Inequality):
         decision = _same_inequality(gold, prediction)
@@ -383,7 +399,7 @@ def _region(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
         if pieces[0] is None or pieces[1] is None:
             return None
         return len(pieces[0]) == len(pieces[1]) and every(
-            a.brackets == b.brackets and _in_order(a, b, rules) for a, b in zip(*pieces, strict=True)
+            a.brackets == b.brackets and _in_order(a, b, exact) for a, b in zip(*pieces, strict=True)
         )
     except (NotImplementedError, TypeError, ValueError):
         return None
@@ -433,12 +449,12 @@ def _constant_ratio(left: Value, right: Value) -> Value | None:
 # --- equations, names, families --------------------------------------------------------------------------------
 
 
-def _named(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _named(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if isinstance(gold, Named) and isinstance(prediction, Named):
         if gold.name == prediction.name or {_kind(gold), _kind(prediction)} == {"y", "f"}:
-            return same(gold.value, prediction.value, rules) or _as_equations(gold, prediction)
+            return same(gold.value, prediction.value, exact) or _as_equations(gold, prediction)
         if _kind(gold) == _kind(prediction) == "f" and gold.name[0] == prediction.name[0]:
-            return same(gold.value, _renamed(prediction, gold), rules)
+            return same(gold.value, _renamed(prediction, gold), exact)
         return _as_equations(gold, prediction)
     name, other = (gold, prediction) if isinstance(gold, Named) else (prediction, gold)
     assert isinstance(name, Named)
@@ -446,9 +462,9 @@ def _named(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
         return _as_equations(gold, prediction)
     if isinstance(other, Inequality) and Symbol(name.name) not in set().union(*(s.free_symbols for s in other.sides)):
         return False
-    if not rules.loose_lists:
+    if exact:
         return False
-    return same(name.value, other, rules) if name is gold else same(other, name.value, rules)
+    return same(name.value, other, exact) if name is gold else same(other, name.value, exact)
 
 
 def _kind(named: Named) -> str:
@@ -478,11 +494,11 @@ def _as_equations(gold: Answer, prediction: Answer) -> Decision:
     return _constant_ratio(left, right) is not None or (left == 0 and right == 0)
 
 
-def _equation(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _equation(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     return _as_equations(gold, prediction) if isinstance(gold, Equation | Named) else False
 
 
-def _family(gold: Answer, prediction: Answer, rules: Rules) -> Decision:
+def _family(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     """Lists in an integer parameter: the same progressions under any name of the parameter."""
     if not (isinstance(gold, Family) and isinstance(prediction, Family)):
         bare = gold if isinstance(prediction, Family) else prediction
@@ -527,7 +543,7 @@ def _same_progression(offset: Value, step: Value, other_offset: Value, other_ste
     return bool(equal_values(abs(step), abs(other_step))) and bool(shift.is_integer)
 
 
-_RULES: list[tuple[Any, Callable[[Any, Any, Rules], Decision]]] = [
+_RULES: list[tuple[Any, Callable[[Any, Any, bool], Decision]]] = [
     (Unread, _unread),
     (Words, _words),
     (Family, _family),

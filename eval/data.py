@@ -68,7 +68,9 @@ def _asdiv(row: Row) -> tuple[str, list[str]]:
 def _tabmwp(row: Row) -> tuple[str, list[str]]:
     title = f'regarding "{row["table_title"]}" ' if row["table_title"] else ""
     choices = f" Please select from the following options: {row['choices']}" if row["choices"] else ""
-    return f"Read the following table {title}and answer a question:\n{row['table']}\n{row['question']}{choices}", [row["answer"]]
+    return f"Read the following table {title}and answer a question:\n{row['table']}\n{row['question']}{choices}", [
+        row["answer"]
+    ]
 
 
 def _as_list(answer: Any) -> list[str]:
@@ -124,7 +126,9 @@ def load(
         try:
             text, answers = source.read(row)
         except (KeyError, IndexError, AttributeError, TypeError) as error:
-            raise DataError(f"{source.path}, row {index}: the columns do not fit ({error!r}); it has {', '.join(row)}") from error
+            raise DataError(
+                f"{source.path}, row {index}: the columns do not fit ({error!r}); it has {', '.join(row)}"
+            ) from error
         if correct_golds and name == "math":
             answers = corrected(index, row, answers)
         items.append(Item(index, text.strip(), tuple(answers), row))

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from eval.text import closing_brace
 from eval.tora import extract_tora, last_output
 
-_FINAL = re.compile(r"final answer\s*(?:\*\*)?\s*:\s*(?:the final answer is\s*:?\s*)?(.*?)(?=</p>|</step>|\n\n|\Z)", re.DOTALL | re.IGNORECASE)
+_FINAL = re.compile(
+    r"final answer\s*(?:\*\*)?\s*:\s*(?:the final answer is\s*:?\s*)?(.*?)(?=</p>|</step>|\n\n|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 _ANSWER_IS = re.compile(r"answer\s+(?:is|are|=|:)\s*:?\s*(.+)", re.IGNORECASE)
 _XML_OUTPUT = re.compile(r"<output>\s*(.*?)\s*</output>", re.DOTALL)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
@@ -73,4 +76,9 @@ def _mario(text: str) -> str:
     return answer[1:-1] if len(answer) > 1 and answer[0] == answer[-1] == "$" else answer
 
 
-EXTRACTORS: dict[str, Callable[[str], str]] = {"default": _default, "strict": _default, "tora": extract_tora, "mario": _mario}
+EXTRACTORS: dict[str, Callable[[str], str]] = {
+    "default": _default,
+    "strict": _default,
+    "tora": extract_tora,
+    "mario": _mario,
+}

@@ -88,12 +88,9 @@ def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
         reason = same_number(first, second, exact)
         return equal(reason) if reason else different("different numbers")
     plain = [re.fullmatch(r"[A-Za-z]{4,}", text) is not None for text in (gold, prediction)]
-    if all(plain) and not {gold.casefold(), prediction.casefold()} & NUMBER_LIKE:
+    if all(plain):
         return equal("the same word") if words(gold) == words(prediction) else different("different words")
     return None
-
-
-NUMBER_LIKE = frozenset({"infty", "infinity"})
 
 
 def _too_long(gold: str, prediction: str) -> Grade:
@@ -107,11 +104,11 @@ def _too_long(gold: str, prediction: str) -> Grade:
 
 def _compare(gold: str, prediction: str, exact: bool) -> Grade:
     from eval.answers import read
-    from eval.compare import Rules, same
+    from eval.compare import same
 
     answers = read(gold), read(prediction)
     kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
-    decision = same(*answers, Rules(rounding=not exact, loose_marks=not exact, loose_lists=not exact))
+    decision = same(*answers, exact)
     if decision is None:
         return undecided(f"{kinds}: no rule settles the pair")
     return equal(f"{kinds} of the same meaning") if decision else different(f"{kinds} of different meaning")
@@ -148,7 +145,9 @@ def grade_pairs(lines: Sequence[str], policy: str) -> dict[str, object]:
         outcomes = Counter(_outcome(row["equal"], one.equal) for row, one in labelled)
         result |= {"labelled": len(labelled), **{name: outcomes[name] for name in _OUTCOMES}}
         result["misses"] = [
-            {**row, "verdict": one.verdict.value, "reason": one.reason} for row, one in labelled if one.equal != row["equal"]
+            {**row, "verdict": one.verdict.value, "reason": one.reason}
+            for row, one in labelled
+            if one.equal != row["equal"]
         ]
     return result
 

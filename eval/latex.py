@@ -42,7 +42,14 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{"arc" + name: getattr(sympy, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
     **{name: getattr(sympy, name) for name in "asin acos atan acot asec acsc asinh acosh atanh".split()},
     **{"ln": sympy.log, "log": sympy.log, "lg": lambda x: sympy.log(x, 10), "sqrt": sympy.sqrt, "abs": sympy.Abs},
-    **{"cbrt": sympy.cbrt, "max": sympy.Max, "min": sympy.Min, "Abs": sympy.Abs, "ceil": sympy.ceiling, "tg": sympy.tan},
+    **{
+        "cbrt": sympy.cbrt,
+        "max": sympy.Max,
+        "min": sympy.Min,
+        "Abs": sympy.Abs,
+        "ceil": sympy.ceiling,
+        "tg": sympy.tan,
+    },
     **{"ceiling": sympy.ceiling, "Rational": lambda a, b=Integer(1): a / b, "Re": sympy.re, "Im": sympy.im},
 }
 INVERSES = {name: FUNCTIONS["arc" + name] for name in "sin cos tan cot sec csc".split()}
@@ -81,6 +88,8 @@ def parse_expression(text: str) -> Value:
 
 def power(base: Value, exponent: Value) -> Value:
     """base**exponent, kept as `Huge` when the exact number would not fit into MAX_BITS."""
+    if sympy.Tuple(base, exponent).has(Huge):
+        raise Unreadable("a power too large")
     if getattr(base, "is_Rational", False) and getattr(exponent, "is_Rational", False) and base not in (0, 1, -1):
         bits = max(abs(base.p), base.q).bit_length()
         if abs(exponent) * bits > MAX_BITS:
@@ -246,6 +255,8 @@ class _Parser:
         if token in _OPENING:
             value = self.group(token)
             outer = {"\\lfloor": sympy.floor, "\\lceil": sympy.ceiling, "|": sympy.Abs}.get(token)
+            if outer and value.has(Huge):
+                raise Unreadable("a part too large")
             return outer(value) if outer else value
         self.take()
         return self._named(token.lstrip("\\"))
@@ -322,6 +333,8 @@ class _Parser:
             values.append(base)
         if exponent == -1 and name in INVERSES:
             return INVERSES[name](*values)
+        if any(value.has(Huge) for value in values):
+            raise Unreadable("an argument too large")
         value = FUNCTIONS[name](*values)
         return value if exponent is None else power(value, exponent)
 
@@ -359,7 +372,11 @@ def _binomial(top: Value, bottom: Value) -> Value:
 def _matrix(token: str) -> Value:
     match = _TOKEN.match(token)
     assert match is not None
-    rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", match["body"].replace("\\hline", "")) if row.strip()]
+    rows = [
+        row
+        for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", match["body"].replace("\\hline", ""))
+        if row.strip()
+    ]
     return matrix_of([[parse_expression(cell) for cell in row.split("&")] for row in rows])
 
 

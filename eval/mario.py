@@ -157,7 +157,11 @@ def _values(text: str) -> Iterator[Any]:
 
     text = re.sub(r"(?<=\d)\s*:\s*(?=\d)", "/", re.sub(r"(?<=\d)e([-+]?\d+)", r"*10^{\1}", text.strip()))
     known = {*FUNCTIONS, "pi", "oo"}
-    text = re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|[a-zA-Z]{2,}", lambda m: m[0] if m[0][0] == "\\" or m[0] in known else " ".join(m[0]), text)
+    text = re.sub(
+        r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|[a-zA-Z]{2,}",
+        lambda m: m[0] if m[0][0] == "\\" or m[0] in known else " ".join(m[0]),
+        text,
+    )
     try:
         yield parse_expression(text)
     except Unreadable:
@@ -171,7 +175,10 @@ def _algebra(gold: str, prediction: str) -> bool:
         return _same_relation(*sides)
     if any(len(parts) > 1 and parts[1] != "=" for parts in sides):
         return False
-    texts = [parts[2] if len(parts) == 3 and _names(parts[0]) else text for parts, text in zip(sides, (gold, prediction), strict=True)]
+    texts = [
+        parts[2] if len(parts) == 3 and _names(parts[0]) else text
+        for parts, text in zip(sides, (gold, prediction), strict=True)
+    ]
     return any(_equal_values(a, b) for a in _values(texts[0]) for b in _values(texts[1]))
 
 

@@ -107,5 +107,3 @@ def _places(number: Number) -> int:
 def _written(number: Number) -> int:
     """Significant digits of a decimal literal; 0 for exact numbers, which are never taken for doubles."""
     return number.digits if number.decimals is not None else 0
-
-

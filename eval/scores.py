@@ -64,7 +64,9 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     return 1.0 - comb(n - right, k) / comb(n, k)
 
 
-def vote(answers: Sequence[str], same: Callable[[str, str], bool], weights: Sequence[float] | None = None) -> int | None:
+def vote(
+    answers: Sequence[str], same: Callable[[str, str], bool], weights: Sequence[float] | None = None
+) -> int | None:
     """Index of the first answer of the heaviest group of equal answers (Maj@k; with weights: a weighted vote).
 
     A tie goes to the group that appeared first. None without answers.

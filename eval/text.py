@@ -9,13 +9,43 @@ _UNICODE = {
     **dict.fromkeys("−–—‐‑﹣", "-"),
     **dict.fromkeys("×✕", r"\times "),
     **dict.fromkeys("·⋅∙•", r"\cdot "),
-    **{"÷": "/", "∕": "/", "⁄": "/", "≤": r"\le ", "⩽": r"\le ", "≥": r"\ge ", "⩾": r"\ge ", "≠": r"\neq ", "≈": r"\approx "},
+    **{
+        "÷": "/",
+        "∕": "/",
+        "⁄": "/",
+        "≤": r"\le ",
+        "⩽": r"\le ",
+        "≥": r"\ge ",
+        "⩾": r"\ge ",
+        "≠": r"\neq ",
+        "≈": r"\approx ",
+    },
     **{"∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "},
-    **{"±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "∅": r"\emptyset ", "ℝ": r"\Reals ", "ℤ": r"\Integers ", "≡": r"\equiv "},
+    **{
+        "±": r"\pm ",
+        "∓": r"\mp ",
+        "°": r"^\circ ",
+        "∅": r"\emptyset ",
+        "ℝ": r"\Reals ",
+        "ℤ": r"\Integers ",
+        "≡": r"\equiv ",
+    },
     **{"′": "'", "’": "'", "“": '"', "”": '"', "…": r"\ldots ", "θ": r"\theta ", "∖": r"\setminus ", "∠": r"\angle "},
     **{"⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil "},
     **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅔": r"\frac{2}{3}"},
-    **{"，": ",", "₀": "_0", "₁": "_1", "₂": "_2", "₃": "_3", "₄": "_4", "₅": "_5", "₆": "_6", "₇": "_7", "₈": "_8", "₉": "_9"},
+    **{
+        "，": ",",
+        "₀": "_0",
+        "₁": "_1",
+        "₂": "_2",
+        "₃": "_3",
+        "₄": "_4",
+        "₅": "_5",
+        "₆": "_6",
+        "₇": "_7",
+        "₈": "_8",
+        "₉": "_9",
+    },
     **{digit: f"^{i}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
     **{"α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ω": r"\omega ", "φ": r"\phi "},
 }
@@ -27,10 +57,14 @@ _ESCAPED = re.compile(r"([\t\f\b\r\a\v])(?=[a-z]{2})")
 
 # One spelling for each notation, applied in this order.
 _RULES = [
-    (r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?", " "),
+    (
+        r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?",
+        " ",
+    ),
     (r"\\(?:leqslant|leq|le)(?![a-zA-Z])|<=|=<", r" \\le "),
     (r"\\(?:geqslant|geq|ge)(?![a-zA-Z])|>=", r" \\ge "),
     (r"\\(?:neq|ne)(?![a-zA-Z])|!=|\\not\s*=", r" \\neq "),
+    (r"(?<![\\a-zA-Z])(?:infinity|inf)(?![a-zA-Z])", r"\\infty "),
     (r"\\lt(?![a-zA-Z])|&lt;", "<"),
     (r"\\gt(?![a-zA-Z])|&gt;", ">"),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -53,14 +87,23 @@ _RULES = [
     (r"\\Integers(?![a-zA-Z])", r"\\setZ "),
     (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
     (r"\\(?:backslash)(?![a-zA-Z])", r"\\setminus"),
-    (r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|operatorname\*?|boldsymbol|bm|vec|hat|mathop|rm|bf)\s*\{\s*([a-zA-Z])\s*\}", r" \1 "),
+    (
+        r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|operatorname\*?|boldsymbol|bm|vec|hat|mathop|rm|bf)\s*\{\s*([a-zA-Z])\s*\}",
+        r" \1 ",
+    ),
     (r"\\(?:text[a-z]*|mbox|hbox|fbox|mathrm|mathbf|mathit|mathsf|emph|operatorname|bold)\s*\{", r"\\text{"),
+    (r"\(?\\?[pb]?mod\s*\{?\s*(\d+)\s*[})]?\)?", r" \\text{mod \1}"),
+    (r"^(?:the )?(?:final )?answer(?: is\b|:)\s*:?", ""),
     (r"\\text\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arctan|arcsin|arccos|cis)\s*\}", r" \1 "),
     (r"(?<=[)\]])\s*[Uu]\s*(?=[(\[])", r" \\cup "),
     (r"\\text\{[\s,]*(and|or|to)[\s,]*\}", r" \1 "),
 ]
-_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RULES]
-_DOUBLED = re.compile(r"\\\\(?=(?:[dtc]?frac|sqrt|pi|text|left|right|begin|end|infty|cdot|times|boxed|[a-z]{3,})(?![a-z]))")
+_COMPILED = [
+    (re.compile(pattern, re.IGNORECASE if "answer" in pattern else 0), replacement) for pattern, replacement in _RULES
+]
+_DOUBLED = re.compile(
+    r"\\\\(?=(?:[dtc]?frac|sqrt|pi|text|left|right|begin|end|infty|cdot|times|boxed|[a-z]{3,})(?![a-z]))"
+)
 
 
 def clean(text: str) -> str:
@@ -91,7 +134,7 @@ def unwrap(text: str) -> str:
     """Without the delimiters, boxes and braces around the whole of it, and without a full stop at the end."""
     while True:
         before = text
-        text = re.sub(r"(?<!\\)\\$", "", text.strip()).strip()
+        text = re.sub(r"(?<!\\)(?:\\|(?<=\d)[$\"])$", "", text.strip()).strip()
         if not text.endswith("\\ldots") and not text.endswith(".."):
             text = re.sub(r"(?<!\\)[.,;:]+$", "", text)
         for wrapper in _WRAPPERS:

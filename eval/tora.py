@@ -48,7 +48,9 @@ def strip_string(text: object) -> str:
     if len(rest) == 1 and len(left) <= 2:
         string = rest[0]
     string = re.sub(r"\\sqrt(\w+)", r"\\sqrt{\1}", string).replace(" ", "")
-    string = re.sub(r"\\frac([^{])(?:([^{])|(?=\{))", lambda m: rf"\frac{{{m[1]}}}" + (f"{{{m[2]}}}" if m[2] else ""), string)
+    string = re.sub(
+        r"\\frac([^{])(?:([^{])|(?=\{))", lambda m: rf"\frac{{{m[1]}}}" + (f"{{{m[2]}}}" if m[2] else ""), string
+    )
     return re.sub(r"^(-?\d+)/(-?\d+)$", r"\\frac{\1}{\2}", string)
 
 
@@ -106,7 +108,9 @@ def _parse(text: str) -> object:
         raise Unreadable("signs that the reader refuses")
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text).replace(r"\pi", r"\hbar ")
     text = re.sub(r"(?<=\d)(?=\\frac)", "*", text)
-    return parse_prefix(re.sub(r"\\[a-zA-Z]+|[a-zA-Z]{2,}", lambda m: m[0] if m[0][0] == "\\" else " ".join(m[0]), text))
+    return parse_prefix(
+        re.sub(r"\\[a-zA-Z]+|[a-zA-Z]{2,}", lambda m: m[0] if m[0][0] == "\\" else " ".join(m[0]), text)
+    )
 
 
 def grade_tora(gold: str, prediction: str) -> Grade:

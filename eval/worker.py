@@ -1,9 +1,10 @@
 """Comparisons in processes that the kernel ends.
 
-A worker answers one request at a time. It arms a timer whose signal keeps its default action, so the kernel kills
-the process however deep in C code it is, and its address space is capped. The parent then reads end-of-file and
-reports the pair as undecided. Nothing is forked from the caller, which may hold a GPU and any number of threads,
-and the caller's main module is not imported again; this is why neither `multiprocessing` nor a pool built on it is used.
+A worker answers one request at a time. It arms timers whose signals keep their default action, so the kernel kills
+the process however deep in C code it is, and its address space is capped; the pair is then undecided. The limit is
+on processor time, so that a verdict does not depend on how busy the machine is. Nothing is forked from the caller,
+which may hold a GPU and any number of threads, and the caller's main module is not imported again: this is why
+neither `multiprocessing` nor a pool built on it is used.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from eval.verdict import Grade, Verdict, undecided
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "ready"
+WALL_FACTOR = 5  # the wall-clock limit, as a multiple of the limit on processor time
 
 
 class Workers:
     """Up to `size` worker processes, started when first needed; safe to call from any thread."""
 
-    def __init__(self, size: int, limit_seconds: float = 5.0, memory_bytes: int = 2 << 30) -> None:
-        self.limit_seconds = limit_seconds
-        self.arguments = [str(limit_seconds), str(memory_bytes)]
+    def __init__(self, size: int, cpu_seconds: float = 2.5, memory_bytes: int = 2 << 30) -> None:
+        self.arguments = [str(cpu_seconds), str(memory_bytes)]
         self.idle: queue.LifoQueue[subprocess.Popen[str] | None] = queue.LifoQueue()
         for _ in range(size):
             self.idle.put(None)
@@ -48,7 +49,7 @@ class Workers:
         finally:
             self.idle.put(worker)
         if not reply:
-            return undecided(f"stopped at the limit of {self.limit_seconds:g} s or of memory")
+            return undecided("the grading worker was lost")
         verdict, reason = json.loads(reply)
         return Grade(Verdict(verdict), reason)
 
@@ -89,18 +90,37 @@ def shared_workers(pid: int) -> Workers:
     return workers
 
 
-def serve(limit_seconds: float, memory_bytes: int) -> None:
-    """Answer requests, one JSON line each, until the input ends."""
-    from eval.grader import compare_here
+def serve(cpu_seconds: float, memory_bytes: int) -> None:
+    """Fork a child that answers requests; when a limit kills it, say so in its place and fork the next.
+
+    The imports are done once, before the first fork, so a kill costs milliseconds.
+    """
+    import eval.compare
+    import eval.grader  # noqa: F401
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     print(READY, flush=True)
+    while True:
+        child = os.fork()
+        if child == 0:
+            _answer(cpu_seconds, memory_bytes)
+            os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            return
+        print(json.dumps(["undecided", f"stopped at the limit of {cpu_seconds:g} s or of memory"]), flush=True)
+
+
+def _answer(cpu_seconds: float, memory_bytes: int) -> None:
+    """Answer requests, one JSON line each, until the input ends or a limit ends this process."""
+    from eval.grader import compare_here
+
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_REAL, limit_seconds)
+        signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+        signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * cpu_seconds)
         grade = compare_here(*json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps([grade.verdict.value, grade.reason]), flush=True)
 
