@@ -201,8 +201,9 @@ def _clock(text: str) -> Answer | None:
 
 
 _INTEGER_PARAMETER = re.compile(
-    r"(?P<body>.+?)[,;]?\s*(?:\\text\{)?\s*(?:\(|where|for|with)?(?:\s*(?:all|any|some|every))?\s*(?:\})?\s*"
-    r"(?:(?P<a>[a-z])\s*\\in\s*\\setZ|(?:an )?integers? (?P<b>[a-z])|(?P<c>[a-z])\s*(?:\\text\{)?\s*(?:is )?(?:an )?integer)\s*[})]*"
+    r"(?P<body>.+?)[,;]?\s*(?:\\text\{)?\s*(?:\(|where|for|with)?(?:\s*(?:all|any|some|every))?\s*\}?\s*"
+    r"(?:(?P<a>[a-z])\s*\\in\s*\\setZ|(?:an )?integers? (?P<b>[a-z])"
+    r"|(?P<c>[a-z])\s*(?:\\text\{)?\s*(?:is )?(?:an )?integer)\s*[})]*"
 )
 
 
@@ -277,7 +278,8 @@ def _region(text: str) -> Answer | None:
 
 
 _NAME = re.compile(
-    r"(?:\\?[a-zA-Z]|\\[a-z]+|[A-Z]{2,4}|[A-Za-z][a-z ]{3,}|\\text\{[^{}]*\})(?:_\{?\w+\}?)?'*(?:\^\{-1\})?\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))?"
+    r"(?:\\?[a-zA-Z]|\\[a-z]+|[A-Z]{2,4}|[A-Za-z][a-z ]{3,}|\\text\{[^{}]*\})(?:_\{?\w+\}?)?'*(?:\^\{-1\})?"
+    r"\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))?"
     r"|\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)|\\(?:overline|angle|triangle)\s*\{?\s*[A-Z]+\s*\}?|\|[A-Z]{2}\|"
 )
 
@@ -312,9 +314,8 @@ def _equality(sides: list[str], operators: list[str]) -> Answer | None:
     if name:
         return Named(name, _read(sides[max(exact - 1, 1)]))
     values = [parse_expression(side) for side in sides[:exact]]
-    if all(getattr(value, "is_number", False) for value in values):  # 3 + 4 = 7
-        if len(set(values)) == 1:
-            return _read(sides[exact - 1])
+    if len(set(values)) == 1 and getattr(values[0], "is_number", False):
+        return _read(sides[exact - 1])  # 3 + 4 = 7
     return Equation(*values) if len(values) == 2 else None
 
 
@@ -330,28 +331,25 @@ def _ratio(text: str) -> Answer | None:
 
 def _plus_minus(text: str) -> Answer | None:
     """`a \\pm b` as the list of its values; with \\mp the signs go together."""
-    signs = re.findall(r"\\[pm][mp](?![a-zA-Z])", text)
+    pieces = re.split(r"\\([pm][mp])(?![a-zA-Z])", text)
+    signs = pieces[1::2]
     if not signs or len(signs) > 4:
         return None
-    together = "\\mp" in signs
-    choices = [("+", "-")] * (1 if together else len(signs))
+    together = [("+", "-")] * (1 if "mp" in signs else len(signs))
     parts = []
-    for choice in product(*choices):
-        picked = iter([choice[0]] * len(signs) if together else choice)
-        swap = {"+": "-", "-": "+"}
-        parts.append(
-            _read(
-                re.sub(
-                    r"\\([pm])[mp](?![a-zA-Z])", lambda m, it=picked: next(it) if m[1] == "p" else swap[next(it)], text
-                )  # type: ignore[misc]
-            )
-        )
+    for choice in product(*together):
+        plus = choice * len(signs) if "mp" in signs else choice
+        chosen = [sign if kind == "pm" else "+-"[sign == "+"] for sign, kind in zip(plus, signs, strict=False)]
+        parts.append(_read("".join(part + sign for part, sign in zip(pieces[::2], [*chosen, ""], strict=True))))
     return Items("", tuple(parts))
 
 
-_BASES = dict(
-    zip("two three four five six seven eight nine ten eleven twelve sixteen".split(), [*range(2, 13), 16], strict=True)
+_NUMERALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
 )
+_NUMBER_WORDS = {word: value for value, word in enumerate(_NUMERALS.split())}
+_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
 def _based(text: str) -> Answer | None:
@@ -360,7 +358,7 @@ def _based(text: str) -> Answer | None:
     )
     if match is None:
         return None
-    base = _BASES.get(match[2]) or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else 0)
+    base = _NUMBER_WORDS.get(match[2]) or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else 0)
     digits = match[1].replace(" ", "").lower()
     if not 2 <= base <= 36 or not digits or (digits[0].isalpha() and base < 16):
         return None
@@ -370,14 +368,6 @@ def _based(text: str) -> Answer | None:
         return Words(text)  # digits that the base does not have
 
 
-_SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_NUMBER_WORDS = {
-    word: value
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
 _MONEY = re.compile(r"(?P<sign>-?)\s*(?:\\?\$|USD|(?P<symbol>[€£¥]))\s*(?P<sum>-?[\d.].*)")
 _PERCENT = re.compile(r"(?P<n>.+?)\s*(?:\\?%|\\text\{\s*(?:\\?%|percent)\s*\}|percent)")
 _DEGREES = re.compile(
@@ -444,8 +434,9 @@ def _value(text: str) -> Answer | None:
 
 
 _READERS = [
-    _literal, _choice, _repeating, _clock, _family, _list, _membership, _region, _bracketed, _relation, _plus_minus, _ratio, _based, _scalar,
-]  # fmt: skip
+    *(_literal, _choice, _repeating, _clock, _family, _list, _membership, _region, _bracketed),
+    *(_relation, _plus_minus, _ratio, _based, _scalar),
+]
 
 
 def as_set(answer: Answer) -> sympy.Set | None:
@@ -496,6 +487,3 @@ def _solution_set(inequality: Inequality) -> sympy.Set | None:
             part = sympy.solve_univariate_inequality(relations[operator](left, right), x, relational=False)
         result = sympy.Intersection(result, part)
     return result
-
-
-__all__ = ["Answer", "as_set", "balanced", "read"]

@@ -1,35 +1,38 @@
 """The decision whether two answers that were read say the same: True, False, or None for undecided.
 
-Values are compared exactly: by algebra where it settles the matter, else at points evaluated until the difference
-is either shown to be non-zero or below 1e-250. Rounding, units, percent and degrees follow the stated policy.
+One rule for each kind of answer; the first kind in `_RULES` that either side has decides which rule applies.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import sympy
 from sympy import Rational, Symbol
 
 from eval.answers import (
-    Answer, Clock, Equation, Family, Inequality, Items, Named, Ratio, Region, Scalar, Unread, Words, as_set, balanced,
+    Answer,
+    Clock,
+    Equation,
+    Family,
+    Inequality,
+    Items,
+    Named,
+    Ratio,
+    Region,
+    Scalar,
+    Unread,
+    Words,
+    as_set,
+    balanced,
 )  # fmt: skip
-from eval.latex import Huge, Unreadable, Value, matrix_of
-from eval.numbers import Number, same_number
+from eval.latex import Unreadable, Value, matrix_of
 from eval.text import SYMBOL_UNITS
+from eval.values import Decision, equal_values, every, same_value
 
 MAX_PARTS = 60
-MAX_DEGREE = 60  # of polynomials that are expanded; higher ones are compared at points
-DIGITS, MAX_DIGITS = 30, 300
-ZERO = sympy.Float(10) ** -250
-POINTS = ((7, 5), (19, 13), (-11, 7), (2, 9), (-31, 10), (53, 11))
-
-
-Decision = bool | None
 
 
 def same(gold: Answer, prediction: Answer, exact: bool) -> Decision:
@@ -38,131 +41,6 @@ def same(gold: Answer, prediction: Answer, exact: bool) -> Decision:
         if isinstance(gold, kind) or isinstance(prediction, kind):
             return rule(gold, prediction, exact)
     return same_scalar(gold, prediction, exact)  # type: ignore[arg-type]
-
-
-def every(decisions: Iterable[Decision]) -> Decision:
-    """False if any is false, else None if any is undecided."""
-    found = list(decisions)
-    return False if False in found else None if None in found else True
-
-
-# --- values ----------------------------------------------------------------------------------------------------
-
-
-def equal_values(left: Value, right: Value) -> Decision:
-    """Exact equality of two expressions, or of two matrices entry by entry."""
-    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
-        if not (isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)):
-            return False
-        return left.shape == right.shape and every(map(equal_values, left, right))
-    if left == right:
-        return True
-    if not (left.is_finite is not False and right.is_finite is not False):
-        return False
-    gap = left - right
-    if gap.is_Rational:
-        return bool(gap == 0)
-    symbols = sorted(gap.free_symbols, key=str)
-    return _vanishes_everywhere(gap, symbols) if symbols else _vanishes(gap)
-
-
-def _vanishes(gap: Value) -> Decision:
-    """Whether a number is zero: not if an approximation with guaranteed digits says so."""
-    value = gap.evalf(DIGITS, maxn=MAX_DIGITS)
-    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo, Huge):
-        return None
-    if not all(part.is_Float or part.is_Rational for part in value.as_real_imag()):
-        return None
-    return bool(abs(value) < ZERO)
-
-
-def _vanishes_everywhere(gap: Value, symbols: list[Symbol]) -> Decision:
-    """Whether an expression is zero wherever it is defined and real: by expansion, else at rational points."""
-    powers = [abs(power.exp) for power in gap.atoms(sympy.Pow) if power.exp.is_Integer]
-    if gap.is_rational_function(*symbols) and not gap.has(Huge) and max(powers, default=0) <= MAX_DEGREE:
-        return bool(sympy.cancel(sympy.together(gap)) == 0)
-    seen = 0
-    for point, (top, bottom) in enumerate(POINTS):
-        at = {symbol: Rational(top + 3 * i, bottom + point) for i, symbol in enumerate(symbols)}
-        value = gap.subs(at)
-        decision = None if value.has(sympy.nan, sympy.zoo, sympy.oo) else _vanishes(value)
-        if decision is False and (top > 0 or _is_real(value)):
-            return False
-        seen += decision is True
-        if seen == 4:
-            return True
-    return True if seen >= 2 else None
-
-
-def _is_real(value: Value) -> bool:
-    return bool(abs(sympy.im(value.evalf(DIGITS))) < sympy.Float(10) ** -20)
-
-
-def _number(scalar: Scalar, value: Value) -> Number | None:
-    """The value as a number for the rounding rule: its literal, or sixty digits of an exact real expression."""
-    if scalar.number is not None and value == _rational(scalar.number.value):
-        return scalar.number
-    if value.is_Rational:
-        places = None
-        if scalar.number is not None and scalar.number.decimals is not None:
-            shift = {Rational(1, 100): 2, Rational(1, 1): 0}.get(value / (_rational(scalar.number.value) or 1), 0)
-            places = scalar.number.decimals + shift
-        return Number(Fraction(int(value.p), int(value.q)), places, scalar.number.digits if scalar.number else 0)
-    approximate = value.evalf(60, maxn=MAX_DIGITS) if value.is_number else None
-    if approximate is None or not approximate.is_Float:
-        return None
-    return Number(Fraction(str(Rational(str(approximate)))))
-
-
-def _rational(value: Fraction) -> Rational:
-    return Rational(value.numerator, value.denominator)
-
-
-def _same_value(gold: Scalar, left: Value, prediction: Scalar, right: Value, exact: bool) -> Decision:
-    """Equal values, or one the rounding of the other as the policy allows."""
-    matrices = isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase)
-    if matrices and not exact and all(1 in getattr(value, "shape", ()) for value in (left, right)):
-        left, right = (value.reshape(1, len(value)) for value in (left, right))  # a row and a column
-    decision = equal_values(left, right)
-    if decision is True or matrices or exact or "." not in gold.text + prediction.text:
-        return decision
-    if left.is_number and right.is_number:
-        if left.is_extended_real and right.is_extended_real:
-            first, second = _number(gold, left), _number(prediction, right)
-            if first is None or second is None or not (gold.number or prediction.number):
-                return decision
-            return True if same_number(first, second) else decision
-        return True if _rounded_complex(gold, left, prediction, right) else decision
-    return None if decision is False and _nearly(left, right) else decision
-
-
-def _rounded_complex(gold: Scalar, left: Value, prediction: Scalar, right: Value) -> bool:
-    """Real and imaginary parts under the rounding rule, with the fewest decimals that are written."""
-    numbers = []
-    for scalar, value in ((gold, left), (prediction, right)):
-        decimals = [len(part) for part in _DECIMALS.findall(scalar.text)]
-        parts = [_number(Scalar(part), part) for part in value.as_real_imag()]
-        if any(part is None for part in parts):
-            return False
-        places = min(decimals) if decimals else None
-        numbers.append([replace(part, decimals=places, digits=places or 0) for part in parts if part is not None])
-    return all(same_number(first, second) for first, second in zip(*numbers, strict=True))
-
-
-_DECIMALS = re.compile(r"\.(\d+)")
-
-
-def _nearly(left: Value, right: Value) -> bool:
-    """Whether two expressions in the same symbols differ by less than a thousandth: rounded coefficients."""
-    symbols = sorted(left.free_symbols, key=str)
-    if not symbols or left.free_symbols != right.free_symbols:
-        return False
-    for point in (0, 7, 14):
-        at = {symbol: Rational(point + (i if point else 0), 3) for i, symbol in enumerate(symbols)}
-        first, second = left.subs(at).evalf(DIGITS), right.subs(at).evalf(DIGITS)
-        if not (first.is_number and second.is_number and abs(first - second) <= abs(first) / 1000):
-            return False
-    return True
 
 
 # --- single answers --------------------------------------------------------------------------------------------
@@ -180,9 +58,7 @@ def same_scalar(gold: Scalar, prediction: Scalar, exact: bool) -> Decision:
         return _choice(gold) == _choice(prediction)
     if "base" in gold.mark and not prediction.mark and not exact:
         return prediction.text.lower().lstrip("0") == gold.text.lstrip("0")
-    decisions = [
-        _same_value(gold, left, prediction, right, exact) for left, right in _readings(gold, prediction, exact)
-    ]
+    decisions = [same_value(gold, left, prediction, right, exact) for left, right in _readings(gold, prediction, exact)]
     return True if True in decisions else None if None in decisions else False
 
 
@@ -214,7 +90,7 @@ def _readings(gold: Scalar, prediction: Scalar, exact: bool) -> list[tuple[Value
 def _letter_units(gold: Scalar, prediction: Scalar) -> tuple[Scalar, Scalar]:
     """`5 m` beside an expression in m is a product, not five metres."""
     for this, other in ((gold, prediction), (prediction, gold)):
-        symbols = getattr(other.value, "free_symbols", set())
+        symbols: set[Symbol] = getattr(other.value, "free_symbols", set())
         if this.unit in SYMBOL_UNITS and this.unit and Symbol(this.unit) in symbols:
             product = replace(this, value=this.value * Symbol(this.unit), number=None, unit="")
             return (product, other) if this is gold else (other, product)
@@ -293,6 +169,7 @@ def _items(gold: Answer, prediction: Answer, exact: bool) -> Decision:
             return equal_values(left, right)
         return _same_items(gold, prediction, exact)
     items, other = (gold, prediction) if isinstance(gold, Items) else (prediction, gold)
+    assert isinstance(items, Items)
     if isinstance(other, Region | Inequality):
         return _region(gold, prediction, exact)
     if isinstance(other, Scalar) and isinstance(other.value, sympy.MatrixBase) and items.brackets not in ("{}",):
@@ -330,7 +207,7 @@ def _same_items(gold: Items, prediction: Items, exact: bool) -> Decision:
         if gold.brackets == prediction.brackets == "{}":
             return every([_covers(gold, prediction, exact), _covers(prediction, gold, exact)])
         return _in_any_order(gold, prediction, exact)
-    if len(brackets) == 1 or named[0] != named[1] and not brackets - {"", "()", "{}"}:
+    if len(brackets) == 1 or (named[0] != named[1] and not brackets - {"", "()", "{}"}):
         return _in_order(gold, prediction, exact)
     if exact:
         return False
@@ -395,11 +272,11 @@ def _region(gold: Answer, prediction: Answer, exact: bool) -> Decision:
             return None if left is None and right is None else False
         if left == right:
             return True
-        pieces = _pieces(left), _pieces(right)
-        if pieces[0] is None or pieces[1] is None:
+        first, second = _pieces(left), _pieces(right)
+        if first is None or second is None:
             return None
-        return len(pieces[0]) == len(pieces[1]) and every(
-            a.brackets == b.brackets and _in_order(a, b, exact) for a, b in zip(*pieces, strict=True)
+        return len(first) == len(second) and every(
+            a.brackets == b.brackets and _in_order(a, b, exact) for a, b in zip(first, second, strict=True)
         )
     except (NotImplementedError, TypeError, ValueError):
         return None
@@ -407,17 +284,17 @@ def _region(gold: Answer, prediction: Answer, exact: bool) -> Decision:
 
 def _pieces(region: sympy.Set) -> list[Items] | None:
     """The intervals and points of a union from left to right; None for anything else."""
-    pieces = []
+    pieces: list[tuple[float, Items]] = []
     for part in region.args if isinstance(region, sympy.Union) else [region]:
         if isinstance(part, sympy.FiniteSet):
-            pieces.extend(Items("[]", (Scalar(point), Scalar(point))) for point in part)
+            pieces += [(float(point), Items("[]", (Scalar(point), Scalar(point)))) for point in part]
         elif isinstance(part, sympy.Interval):
             brackets = ("(" if part.left_open else "[") + (")" if part.right_open else "]")
             ends = tuple(Scalar(end, text="." if end.is_Rational else "") for end in (part.start, part.end))
-            pieces.append(Items(brackets, ends))
+            pieces.append((float(part.start), Items(brackets, ends)))
         elif part is not sympy.S.EmptySet:
             return None
-    return sorted(pieces, key=lambda piece: float(piece.parts[0].value))  # type: ignore[union-attr]
+    return [piece for _, piece in sorted(pieces, key=lambda pair: pair[0])]
 
 
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"}
@@ -425,7 +302,7 @@ _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"
 
 def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
     """Up to moving terms and scaling by a constant; None where only the solution sets can tell."""
-    symbols = [set().union(*(side.free_symbols for side in one.sides)) for one in (gold, prediction)]
+    symbols = [_symbols(one) for one in (gold, prediction)]
     if symbols[0] != symbols[1]:
         return False
     if len(gold.operators) != 1 or len(prediction.operators) != 1:
@@ -436,6 +313,10 @@ def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
         return None if len(symbols[0]) == 1 else False
     operator = prediction.operators[0]
     return gold.operators[0] == (operator if factor > 0 else _FLIPPED[operator])
+
+
+def _symbols(inequality: Inequality) -> set[Symbol]:
+    return {symbol for side in inequality.sides for symbol in side.free_symbols}
 
 
 def _constant_ratio(left: Value, right: Value) -> Value | None:
@@ -460,7 +341,7 @@ def _named(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     assert isinstance(name, Named)
     if isinstance(other, Equation):
         return _as_equations(gold, prediction)
-    if isinstance(other, Inequality) and Symbol(name.name) not in set().union(*(s.free_symbols for s in other.sides)):
+    if isinstance(other, Inequality) and Symbol(name.name) not in _symbols(other):
         return False
     if exact:
         return False

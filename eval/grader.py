@@ -18,11 +18,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
+from typing import Any
 
-from eval.numbers import read_number, same_number
 from eval.mario import grade_mario
-from eval.tora import grade_tora
+from eval.numbers import read_number, same_number
 from eval.text import clean, words
+from eval.tora import grade_tora
 from eval.verdict import Grade, Verdict, different, equal, undecided
 from eval.worker import shared_workers
 
@@ -133,12 +134,12 @@ def compare_here(gold: str, prediction: str, policy: str) -> Grade:
 # --- command line ----------------------------------------------------------------------------------------------
 
 
-def grade_pairs(lines: Sequence[str], policy: str) -> dict[str, object]:
+def grade_pairs(lines: Sequence[str], policy: str) -> dict[str, Any]:
     """Counts of verdicts over JSON lines of `gold`, `prediction` and, optionally, `equal`; and every miss."""
     rows = [_pair(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         grades = list(threads.map(lambda row: grade(row["gold"], row["prediction"], policy), rows))
-    result: dict[str, object] = dict.fromkeys([verdict.value for verdict in Verdict], 0)
+    result: dict[str, Any] = dict.fromkeys([verdict.value for verdict in Verdict], 0)
     result |= {"pairs": len(rows), **Counter(one.verdict.value for one in grades)}
     labelled = [(row, one) for row, one in zip(rows, grades, strict=True) if isinstance(row.get("equal"), bool)]
     if labelled:
@@ -161,16 +162,15 @@ def _outcome(label: bool, decision: bool | None) -> str:
     return "right" if decision == label else "wrongly accepted" if decision else "wrongly rejected"
 
 
-def _pair(number: int, line: str) -> dict[str, object]:
+def _pair(number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        row["gold"], row["prediction"] = row["gold"], str(row["prediction"])
-        return dict(row)
+        return {**row, "gold": row["gold"], "prediction": str(row["prediction"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise SystemExitWith(f"line {number}: expected a JSON object with gold and prediction ({error})") from error
+        raise BadPairs(f"line {number}: expected a JSON object with gold and prediction ({error})") from error
 
 
-class SystemExitWith(Exception):
+class BadPairs(Exception):
     """Bad input: a message for people."""
 
 
@@ -183,7 +183,7 @@ def main() -> int:
     try:
         with open(options.pairs, encoding="utf-8") as file:
             result = grade_pairs(file.readlines(), options.policy)
-    except (OSError, SystemExitWith, UnicodeDecodeError) as error:
+    except (OSError, BadPairs, UnicodeDecodeError) as error:
         print(f"{options.pairs}: {error}", file=sys.stderr)
         return 2
     if options.json:
@@ -192,7 +192,7 @@ def main() -> int:
     misses = result.pop("misses", [])
     for name, count in result.items():
         print(f"{name:20}{count}")
-    for row in misses:  # type: ignore[attr-defined]
+    for row in misses:
         print(f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})")
     return 0
 

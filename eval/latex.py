@@ -37,29 +37,26 @@ class Huge(sympy.Function):  # type: ignore[misc]
             return sympy.Float(mpmath.power(base, exponent), precision=prec)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{name: getattr(sympy, name) for name in "sin cos tan cot sec csc sinh cosh tanh exp floor gcd lcm".split()},
-    **{"arc" + name: getattr(sympy, "a" + name) for name in "sin cos tan cot sec csc sinh cosh tanh".split()},
-    **{name: getattr(sympy, name) for name in "asin acos atan acot asec acsc asinh acosh atanh".split()},
-    **{"ln": sympy.log, "log": sympy.log, "lg": lambda x: sympy.log(x, 10), "sqrt": sympy.sqrt, "abs": sympy.Abs},
-    **{
-        "cbrt": sympy.cbrt,
-        "max": sympy.Max,
-        "min": sympy.Min,
-        "Abs": sympy.Abs,
-        "ceil": sympy.ceiling,
-        "tg": sympy.tan,
-    },
-    **{"ceiling": sympy.ceiling, "Rational": lambda a, b=Integer(1): a / b, "Re": sympy.re, "Im": sympy.im},
-}
-INVERSES = {name: FUNCTIONS["arc" + name] for name in "sin cos tan cot sec csc".split()}
-GREEK = set(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar ldots".split()
+_SAME_NAME = "sin cos tan cot sec csc sinh cosh tanh exp floor gcd lcm asin acos atan acot asec acsc asinh acosh atanh"
+_CIRCULAR = "sin cos tan cot sec csc sinh cosh tanh"
+_OTHER_NAME = (
+    "ln:log log:log sqrt:sqrt abs:Abs Abs:Abs cbrt:cbrt max:Max min:Min ceil:ceiling ceiling:ceiling tg:tan Re:re Im:im"
 )
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(sympy, name) for name in _SAME_NAME.split()},
+    **{f"arc{name}": getattr(sympy, f"a{name}") for name in _CIRCULAR.split()},
+    **{name: getattr(sympy, other) for name, other in re.findall(r"(\w+):(\w+)", _OTHER_NAME)},
+    "lg": lambda x: sympy.log(x, 10),
+    "Rational": lambda top, bottom=1: top / bottom,
+}
+INVERSES = {name: FUNCTIONS[f"arc{name}"] for name in _CIRCULAR.split()}
+_GREEK = (
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar ldots"
+)
+GREEK = frozenset(_GREEK.split())
 CONSTANTS: dict[str, Any] = {"pi": sympy.pi, "e": sympy.E, "i": I, "I": I, "infty": sympy.oo, "oo": sympy.oo}
 BY_LATEX2SYMPY = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![a-zA-Z])")
-MATRIX = re.compile(r"\\begin\{(p|b|v|B|V|small)?matrix\}|\\begin\{array\}(?:\{[^{}]*\})?")
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<matrix>\\begin\{(?P<env>\w*matrix|array)\}(?:\{[clr| ]*\})?(?P<body>.*?)\\end\{(?P=env)\})"

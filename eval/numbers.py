@@ -94,7 +94,7 @@ def same_number(gold: Number, prediction: Number, exact: bool = False) -> str:
     short = prediction.rounded and not gold.rounded
     if short and prediction.value != 0 and _places(prediction) >= 3 and gap * 2 <= Fraction(10) ** -_places(prediction):
         return f"the gold rounded to {prediction.decimals} decimals"
-    doubles = FLOAT_DIGITS <= max(_written(gold), _written(prediction))
+    doubles = max(_written(gold), _written(prediction)) >= FLOAT_DIGITS
     if doubles and gap <= abs(gold.value) * Fraction(4, 2**52):
         return "the same double"
     return ""

@@ -5,51 +5,17 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_UNICODE = {
-    **dict.fromkeys("−–—‐‑﹣", "-"),
-    **dict.fromkeys("×✕", r"\times "),
-    **dict.fromkeys("·⋅∙•", r"\cdot "),
-    **{
-        "÷": "/",
-        "∕": "/",
-        "⁄": "/",
-        "≤": r"\le ",
-        "⩽": r"\le ",
-        "≥": r"\ge ",
-        "⩾": r"\ge ",
-        "≠": r"\neq ",
-        "≈": r"\approx ",
-    },
-    **{"∞": r"\infty ", "π": r"\pi ", "√": r"\sqrt ", "∛": r"\sqrt[3] ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in "},
-    **{
-        "±": r"\pm ",
-        "∓": r"\mp ",
-        "°": r"^\circ ",
-        "∅": r"\emptyset ",
-        "ℝ": r"\Reals ",
-        "ℤ": r"\Integers ",
-        "≡": r"\equiv ",
-    },
-    **{"′": "'", "’": "'", "“": '"', "”": '"', "…": r"\ldots ", "θ": r"\theta ", "∖": r"\setminus ", "∠": r"\angle "},
-    **{"⟨": r"\langle ", "⟩": r"\rangle ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil "},
-    **{"½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅔": r"\frac{2}{3}"},
-    **{
-        "，": ",",
-        "₀": "_0",
-        "₁": "_1",
-        "₂": "_2",
-        "₃": "_3",
-        "₄": "_4",
-        "₅": "_5",
-        "₆": "_6",
-        "₇": "_7",
-        "₈": "_8",
-        "₉": "_9",
-    },
-    **{digit: f"^{i}" for i, digit in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
-    **{"α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ω": r"\omega ", "φ": r"\phi "},
-}
-_TRANSLATION = str.maketrans(_UNICODE)
+# A character and what it stands for, in turn.
+_UNICODE = r"""
+− - – - — - ‐ - ﹣ - × \times ✕ \times · \cdot ⋅ \cdot ∙ \cdot ÷ / ∕ / ⁄ / ≤ \le ⩽ \le ≥ \ge ⩾ \ge ≠ \neq ≈ \approx
+∞ \infty π \pi √ \sqrt ∪ \cup ∩ \cap ∈ \in ± \pm ∓ \mp ° ^\circ ∅ \emptyset ℝ \Reals ℤ \Integers ≡ \equiv ∖ \setminus
+′ ' ’ ' “ " ” " … \ldots θ \theta α \alpha β \beta λ \lambda ω \omega φ \phi ∠ \angle ⟨ \langle ⟩ \rangle ⌊ \lfloor
+⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , ₀ _0 ₁ _1 ₂ _2
+₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
+"""
+_TRANSLATION = str.maketrans(
+    {one: other + " " * other[-1].isalpha() for one, other in re.findall(r"(\S) (\S+)", _UNICODE)}
+)
 
 # A JSON string with single backslashes turns \frac into a form feed and "rac": the letter is put back.
 _ESCAPES = {"\t": "t", "\f": "f", "\b": "b", "\r": "r", "\a": "a", "\v": "v"}
@@ -93,14 +59,12 @@ _RULES = [
     ),
     (r"\\(?:text[a-z]*|mbox|hbox|fbox|mathrm|mathbf|mathit|mathsf|emph|operatorname|bold)\s*\{", r"\\text{"),
     (r"\(?\\?[pb]?mod\s*\{?\s*(\d+)\s*[})]?\)?", r" \\text{mod \1}"),
-    (r"^(?:the )?(?:final )?answer(?: is\b|:)\s*:?", ""),
+    (r"(?i)^(?:the )?(?:final )?answer(?: is\b|:)\s*:?", ""),
     (r"\\text\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arctan|arcsin|arccos|cis)\s*\}", r" \1 "),
     (r"(?<=[)\]])\s*[Uu]\s*(?=[(\[])", r" \\cup "),
     (r"\\text\{[\s,]*(and|or|to)[\s,]*\}", r" \1 "),
 ]
-_COMPILED = [
-    (re.compile(pattern, re.IGNORECASE if "answer" in pattern else 0), replacement) for pattern, replacement in _RULES
-]
+_COMPILED = [(re.compile(pattern), replacement) for pattern, replacement in _RULES]
 _DOUBLED = re.compile(
     r"\\\\(?=(?:[dtc]?frac|sqrt|pi|text|left|right|begin|end|infty|cdot|times|boxed|[a-z]{3,})(?![a-z]))"
 )
@@ -167,16 +131,12 @@ def words(text: str) -> str:
 # Units: one spelling each. Left the name used in comparisons, right what else is written for it.
 _SYNONYMS = """
 cm: centimeter centimetre | mm: millimeter millimetre | km: kilometer kilometre | m: meter metre | inch: in inche
-ft: foot feet | yd: yard | mile: mi | g: gram | kg: kilogram | mg: milligram | lb: pound lbs | oz: ounce | l: liter litre
-ml: milliliter millilitre | s: second sec | min: minute | h: hour hr | day: | week: wk | month: | year: yr | $: dollar usd
-cent: ¢ | €: euro eur | £: gbp | mile/h: mph | unit: | people: person | °: degree deg | rad: radian
+ft: foot feet | yd: yard | mile: mi | g: gram | kg: kilogram | mg: milligram | lb: pound lbs | oz: ounce
+l: liter litre | ml: milliliter millilitre | s: second sec | min: minute | h: hour hr | day: | week: wk | month:
+year: yr | $: dollar usd | cent: ¢ | €: euro eur | £: gbp | mile/h: mph | unit: | people: person | rad: radian
 """
-_ONE_SPELLING = {
-    other: name.strip()
-    for entry in re.split(r"[|\n]", _SYNONYMS.strip())
-    for name, _, others in [entry.partition(":")]
-    for other in [name.strip(), *others.split()]
-}
+_ENTRIES = [entry.partition(":") for entry in re.split(r"[|\n]", _SYNONYMS.strip())]
+_ONE_SPELLING = {other: name.strip() for name, _, others in _ENTRIES for other in [name.strip(), *others.split()]}
 SYMBOL_UNITS = "mglshLNJWVKACF"  # single letters that are units after a number and a space, and variables otherwise
 
 

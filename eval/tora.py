@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from eval.verdict import Grade, different, equal
 
@@ -100,7 +101,7 @@ def _symbolic_equal(prediction: str, reference: str) -> bool:
         return False
 
 
-def _parse(text: str) -> object:
+def _parse(text: str) -> Any:
     """The text as sympy's LaTeX reader takes it: pi is a symbol, a word a product, the rest after an error dropped."""
     from eval.latex import Unreadable, parse_prefix
 

@@ -1,0 +1,61 @@
+"""Scores and their intervals."""
+
+import random
+from itertools import combinations
+from math import isclose
+
+import pytest
+
+from eval.scores import AVG10, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote, wilson
+
+
+def test_an_undecided_answer_is_counted_apart_and_is_never_right():
+    score = accuracy([True, True, False, None])
+    assert (score.percent, score.n, score.undecided) == (50.0, 4, 1)
+
+
+def test_the_interval_covers_the_truth_about_95_times_in_100():
+    generator = random.Random(5)
+    covered = 0
+    for _ in range(2000):
+        right = sum(generator.random() < 0.62 for _ in range(100))
+        low, high = wilson(right, 100)
+        covered += low <= 62 <= high
+    assert 0.93 <= covered / 2000 <= 0.97
+
+
+def test_the_interval_stays_inside_0_and_100():
+    assert wilson(0, 10)[0] == 0
+    assert 99.9 < wilson(10, 10)[1] <= 100
+    assert wilson(0, 0) == (0, 100)
+
+
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one():
+    samples = [True, False, False, True, False]
+    subsets = list(combinations(samples, 2))
+    assert isclose(pass_at_k(5, 2, 2), sum(any(subset) for subset in subsets) / len(subsets))
+    with pytest.raises(ValueError, match="at least 6"):
+        pass_at_k(5, 2, 6)
+
+
+def test_votes_count_equal_answers_and_ties_go_to_the_first():
+    def same(first, second):
+        return float(first) == float(second)
+
+    assert vote(["1", "2", "2.0"], same) == 1
+    assert vote(["1", "2"], same) == 0
+    assert vote(["1", "2", "2.0"], same, [5.0, 1.0, 1.0]) == 0
+    assert vote([], same) is None
+
+
+def test_groups_and_means():
+    groups = by_group(["b", "a", "b"], [True, False, None])
+    assert [(key, score.percent) for key, score in groups.items()] == [("a", 0), ("b", 50)]
+    assert mean_score([1.0, 0.0]).percent == 50
+
+
+def test_avg_at_10_is_the_mean_of_seven_figures():
+    figures = dict(zip(AVG10, [84.3, 49.7, 67.2, 82.7, 74.0, 86.8, 93.8], strict=True))
+    assert round(avg_at_10(figures), 1) == 76.9
+    with pytest.raises(ValueError, match="mawps"):
+        avg_at_10({name: 1.0 for name in AVG10 if name != "mawps"})
