@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import product
+from itertools import accumulate, product
 
 import sympy
 from sympy import Rational, Symbol
@@ -16,6 +16,8 @@ from sympy import Rational, Symbol
 from eval.latex import Unreadable, Value, parse_expression
 from eval.numbers import Number, read_number
 from eval.text import SYMBOL_UNITS, clean, is_unit, unit_name, words
+
+MAX_NESTING = 40  # of brackets; deeper texts are not read
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,8 @@ Answer = Words | Unread | Scalar | Items | Named | Equation | Inequality | Regio
 
 def read(text: str) -> Answer:
     """The answer that a text gives. Never raises; what cannot be read comes back as Words or Unread."""
-    try:
-        return _read(clean(text))
-    except RecursionError:
-        return Unread(text)
+    depth = list(accumulate((char in "([{") - (char in ")]}") for char in text))
+    return _read(clean(text)) if max(depth, default=0) <= MAX_NESTING else Unread(text)
 
 
 def _read(text: str) -> Answer:

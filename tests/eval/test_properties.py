@@ -20,8 +20,8 @@ atoms = st.sampled_from(
 
 
 BINARY = r"""
-{}+{} {}-{} {}*{} \frac{{{}}}{{{}}} {}^{{{}}} {},{} ({},{}) [{},{}) \{{{},{}\}} {}={} {}<{} \log_{{{}}}{} \binom{{{}}}{{{}}}
-{}\cup{} {}\pm{} {}:{}
+{}+{} {}-{} {}*{} \frac{{{}}}{{{}}} {}^{{{}}} {},{} ({},{}) [{},{}) \{{{},{}\}} {}={} {}<{}
+\log_{{{}}}{} \binom{{{}}}{{{}}} {}\cup{} {}\pm{} {}:{}
 """
 UNARY = r"\sqrt{{{}}} ({}) \sin({}) {}! |{}| \text{{{}}} -{} \lfloor{}\rfloor"
 
@@ -33,7 +33,7 @@ def _combined(inner):
 
 latex = st.recursive(atoms, _combined, max_leaves=8)
 REPEATED = ["{", "\\frac", "-", "\x00", "1/", "x=", "1<", "|", "\\pm", "$", "!", "1,", "\\begin{pmatrix}"]
-EXTREME = r"(x+1)^{100000} \binom{10^9}{10^8} 1e999999999 2^{-10^9} 10^{10^{10}}! x^{x^{x^x}} \log_{1}0 0^{-1}".split()
+EXTREME = r"(x+1)^{100000} \binom{10^9}{10^8} 1e999999999 2^{-10^9} 10^{10^{10}}! x^{x^{x^x}} \log_{1}0 0^{-1}"
 hostile = st.one_of(
     latex,
     st.text(max_size=60),
@@ -42,7 +42,7 @@ hostile = st.one_of(
     st.builds(lambda n, m: "(" * n + "1" + ")" * m, st.integers(1, 900), st.integers(1, 900)),
     st.builds(lambda n: "^".join("9" * n), st.integers(2, 40)),
     st.builds(lambda text, n: text * n, st.sampled_from(REPEATED), st.integers(1, 400)),
-    st.sampled_from([*EXTREME, "\ud800"]),
+    st.sampled_from([*EXTREME.split(), "\ud800"]),
     st.builds(lambda text, at, new: text[:at] + new + text[at:], latex, st.integers(0, 20), st.text(max_size=3)),
 )
 numbers = st.integers(-(10**25), 10**25) | st.integers(-500, 500)
