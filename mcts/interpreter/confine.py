@@ -18,7 +18,7 @@ SECCOMP_SET_MODE_FILTER, NEW_LISTENER = 1, 1 << 3
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same on every architecture
 READ_FOLDER, READ_FILE = 0b1101, 0b0101  # execute, read a file, list a folder
 DEVICE = READ_FILE | 1 << 1  # and write
-FOLDER_FILES = 256
+FOLDER_FILES, FOLDER_BYTES = 256, 16 << 20
 
 
 def call(name: str, *arguments: object) -> int:
@@ -29,7 +29,7 @@ def call(name: str, *arguments: object) -> int:
     return result
 
 
-def make_folders(base: str, count: int, file_bytes: int, isolated: bool) -> list[int]:
+def make_folders(base: str, count: int, isolated: bool) -> list[int]:
     """`count` folders under `base`, as descriptors. In a mount namespace of its own each is a file system with a bound
     on its size, in which an unprivileged process can make nothing and list nothing: only use a folder made for it."""
     if isolated:
@@ -40,7 +40,7 @@ def make_folders(base: str, count: int, file_bytes: int, isolated: bool) -> list
         path = f"{base}/{index}"
         os.mkdir(path, 0o700)
         if isolated:
-            options = f"size={file_bytes},nr_inodes={FOLDER_FILES},mode=0100"
+            options = f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=0100"
             call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_HARDENED, options.encode())
         descriptors.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
     if isolated:
@@ -55,9 +55,9 @@ def drop_capabilities() -> None:
         call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
 
 
-def limit_resources(file_bytes: int, processes: int) -> None:
+def limit_resources(processes: int) -> None:
     """Bounds that every state inherits. That on memory is set by the manager, that on processor time by the state."""
-    bounds = {"CORE": 0, "FSIZE": file_bytes, "NOFILE": 64, "NPROC": processes, "MEMLOCK": 0, "MSGQUEUE": 0}
+    bounds = {"CORE": 0, "FSIZE": FOLDER_BYTES, "NOFILE": 64, "NPROC": processes, "MEMLOCK": 0, "MSGQUEUE": 0}
     for name, bound in bounds.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
@@ -84,12 +84,12 @@ def landlock(readable: Sequence[str], writable: str) -> bool:
     return True
 
 
-def seccomp(program: bytes, number: int) -> int | None:
-    """Install a filter; `number` is that of the system call. Returns the descriptor on which the kernel asks about
-    forks, None where it cannot."""
+def seccomp(program: bytes) -> int:
+    """Install a filter. Returns the descriptor on which the kernel asks about forks, -1 where it cannot."""
+    number = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)
     code = ctypes.create_string_buffer(program)
     header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code))
     try:
         return call("syscall", number, SECCOMP_SET_MODE_FILTER, NEW_LISTENER, header)
     except OSError:
-        return None
+        return -1

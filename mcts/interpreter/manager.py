@@ -9,30 +9,26 @@ import json
 import os
 import resource
 import secrets
-import shutil
 import signal
 import socket
 import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from mcts.interpreter.contract import Execution, InterpreterError, State
-from mcts.interpreter.observation import PROFILES, cut
-from mcts.interpreter.process import Gone, Process
-from mcts.interpreter.sandbox import FOLDER_BYTES, ISOLATIONS, Server, seccomp_program
+from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
+from mcts.interpreter.process import Gone, Process, available_bytes
+from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
 
 CODE_BYTES = 150_000  # longer snippets are refused
 OBSERVATION_CHARACTERS = 10_000  # of a snippet that goes around its profile's rules
 START_SECONDS = 60.0
-TIMEOUT = "TimeoutError: the snippet ran longer than {:g} seconds"
-TIMEOUTS = {"tora": "Timeout Error"}
 ENDS = {
-    signal.SIGKILL: "ProcessError: the snippet was killed: too many processes, or no memory left",
-    signal.SIGXCPU: "TimeoutError: the snippet used too much processor time",
+    int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
+    int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
 }
 
 
@@ -41,10 +37,9 @@ class Node:
 
     __slots__ = ("__weakref__", "bytes", "code", "held", "parent", "pins", "process")
 
-    def __init__(self, parent: Node | None, code: str) -> None:
-        self.parent, self.code = parent, code
-        self.process: Process | None = None
-        self.held, self.pins, self.bytes = False, 0, 0
+    def __init__(self, parent: Node | None, code: str, process: Process | None = None) -> None:
+        self.parent, self.code, self.process = parent, code, process
+        self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
 
     def alive(self) -> bool:
         return self.process is not None and self.process.alive()
@@ -55,7 +50,11 @@ class Lost(Exception):
 
 
 class Killed(Exception):
-    """A snippet did not end by itself: the observation."""
+    """A snippet did not end by itself: the observation, and whether it hung before it began, in its parent's fork."""
+
+    def __init__(self, observation: str, in_fork: bool = False) -> None:
+        super().__init__(observation)
+        self.in_fork = in_fork
 
 
 class ForkInterpreter:
@@ -88,7 +87,8 @@ class ForkInterpreter:
         self.profile, self.timeout_seconds, self.preload = profile, timeout_seconds, tuple(preload)
         self.memory_bytes, self.sandbox = memory_bytes, sandbox
         self.workers = workers or min(len(os.sched_getaffinity(0)), 250)
-        self.max_states = min(max_states, raise_descriptor_limit(2 * max_states + 256) // 2 - 128)
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a state holds two
+        self.max_states = max(1, min(max_states, (descriptors - 256) // 2))
         self.total_bytes = available_bytes() // 2
         self._root = Node(None, "")
         self._live: OrderedDict[Node, None] = OrderedDict()  # least recently used first
@@ -96,6 +96,7 @@ class ForkInterpreter:
         self._server: Server | None = None
         self._stop: weakref.finalize[[], ForkInterpreter] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._warned = False
 
     async def __aenter__(self) -> ForkInterpreter:
         self._bind()
@@ -120,8 +121,6 @@ class ForkInterpreter:
         assert isinstance(parent, Node)
         if len(json.dumps(code)) > CODE_BYTES:
             return Execution(f"MemoryError: a snippet may have {CODE_BYTES} bytes", state, 0.0, True)
-        if parent in self._live:
-            self._live.move_to_end(parent)
         slot = await self._slots.get()
         try:
             return await self._run(parent, state, code, slot)
@@ -129,20 +128,26 @@ class ForkInterpreter:
             self._slots.put_nowait(slot)
 
     async def _run(self, parent: Node, state: State | None, code: str, slot: int) -> Execution:
-        started = time.monotonic()
-        for _ in range(2):
+        failures = 0
+        while failures < 2:
+            started, server = time.monotonic(), self._server
+            parent.pins += 1
             try:
-                with pinned(parent):
-                    await self._revive(parent, slot)
-                    started = time.monotonic()
-                    process, answer = await self._fork(parent, code, slot)
-                node = Node(parent, code)
-                node.process = process
-                return Execution(answer["observation"], self._hold(node), answer["seconds"], answer["failed"])
+                await self._revive(parent, slot)
+                started, server = time.monotonic(), self._server
+                process, answer = await self._fork(parent, code, slot)
+                child = self._hold(Node(parent, code, process))
+                return Execution(answer["observation"], child, answer["seconds"], answer["failed"])
             except Killed as killed:
+                if killed.in_fork:
+                    self.close()
                 return Execution(str(killed), state, time.monotonic() - started, True)
             except Lost:
-                self.close()  # what it forked instead ends with it; everything else comes back by replay
+                if server is self._server:  # what was forked instead ends with it; the rest comes back by replay
+                    self.close()
+                    failures += 1
+            finally:
+                parent.pins -= 1
         return Execution("ProcessError: the state before this snippet does not fork", state, 0.0, True)
 
     # The server
@@ -171,71 +176,69 @@ class ForkInterpreter:
             if missing and self.sandbox == "required":
                 server.close()
                 raise InterpreterError(f"--sandbox required, and this machine lacks {', '.join(missing)}")
-            if missing and self.sandbox == "auto":
-                message = "the sandbox of the interpreter lacks {}: docs/interpreter.md says what that leaves open"
-                warnings.warn(message.format(", ".join(missing)), RuntimeWarning, stacklevel=2)
+            if missing and not self._warned:
+                self._warned = True
+                text = f"the sandbox lacks {', '.join(missing)}: docs/interpreter.md says what that leaves open"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
             self._server, self._stop = server, weakref.finalize(self, server.close)
-            self._last: list[Process | None] = [None] * self.workers
+            self._last: list[Process | None] = [None] * self.workers  # who used a folder
             self._by_pid: weakref.WeakValueDictionary[int, Process] = weakref.WeakValueDictionary()
             self._root.process = server.zygote
-            total, self._zygote_bytes = server.zygote.memory()
-            bound = total + self.memory_bytes
-            resource.prlimit(server.zygote.pid, resource.RLIMIT_AS, (bound, bound))
             self._register(server.zygote)
             server.zygote.users = 1  # never stopped
+            total, self._zygote_bytes = server.zygote.memory()
+            resource.prlimit(server.zygote.pid, resource.RLIMIT_AS, (total + self.memory_bytes,) * 2)
 
     async def _launch(self) -> tuple[Server, list[str]]:
         """The best server that this machine can run, and what it lacks."""
-        program = None if self.sandbox == "off" else seccomp_program()
-        settings = {
-            "profile": self.profile,
-            "preload": self.preload,
-            "slots": self.workers,
-            "file_bytes": FOLDER_BYTES,
-            "processes": self.max_states + 4096,
-            "cpu_seconds": int(self.timeout_seconds) + 2,
-            "seccomp": program[0].hex() if program else "",
-            "seccomp_call": program[1] if program else 0,
-        }
+        program = "" if self.sandbox == "off" else seccomp_program()
+        settings = {"profile": self.profile, "preload": self.preload, "slots": self.workers, "seccomp": program}
+        settings |= {"processes": self.max_states + 4096, "cpu_seconds": int(self.timeout_seconds) + 2}
         missing = [] if program or self.sandbox == "off" else ["seccomp (pip install pyseccomp, libseccomp)"]
         for isolation in ISOLATIONS if self.sandbox != "off" else ("off",):
-            server = Server(settings, isolation)
+            server = None
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    return server, missing + await server.greeting()
+                    server = Server(settings, isolation)
+                    missing += await server.greeting()
+                    server, started = None, server
+                    return started, missing
             except (Gone, OSError, TimeoutError, InterpreterError) as error:
                 missing.append(f"{isolation} ({str(error) or type(error).__name__})")
-                server.close()
-            except BaseException:
-                server.close()
-                raise
+            finally:
+                if server is not None:
+                    server.close()
         raise InterpreterError(f"the interpreter's server does not start: {missing[-1]}")
 
     # States
 
     async def _revive(self, node: Node, slot: int) -> None:
         """Give a node that lost its process a new one, by replay from its nearest living ancestor."""
+        if node in self._live:
+            self._live.move_to_end(node)
         chain = [node]
         while not chain[-1].alive() and chain[-1].parent is not None:
             chain.append(chain[-1].parent)
-        with contextlib.ExitStack() as pins:
+        for node in chain:
+            node.pins += 1
+        try:
             for node in reversed(chain):
-                pins.enter_context(pinned(node))
                 async with self._lock(node):
                     if not node.alive():
                         await self._rebuild(node, slot)
-        for node in chain[1:]:
-            if not (node.held or node.pins):
-                self._discard(node)
+        finally:
+            for node in chain:
+                node.pins -= 1
+        for node in chain[1:-1]:
+            self._release(node, node.held)
 
     async def _rebuild(self, node: Node, slot: int) -> None:
+        self._discard(node)
         if node.parent is not None:
-            self._discard(node)
             node.process, _ = await self._fork(node.parent, node.code, slot)
             self._admit(node)
         else:
-            if node.process is not None:
-                self.close()
+            self.close()
             await self._start()
 
     async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, dict[str, Any]]:
@@ -247,19 +250,17 @@ class ForkInterpreter:
         child = Process(ours)
         source.resume()
         try:
-            await self._tidy(server, slot)
+            self._tidy(server, slot, source)
             name = secrets.token_hex(8)
             child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
             server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
             source.send(b"fork", theirs.fileno())
             theirs.close()
             answer = await self._answer(child)
-        except Gone:
+        except BaseException as error:
             child.kill()
-            raise Lost from None
-        except BaseException:
-            child.kill()
-            raise
+            lost = isinstance(error, Gone) or (isinstance(error, Killed) and server is not self._server)
+            raise (Lost() if lost else error) from None
         finally:
             theirs.close()
             source.pause()
@@ -279,20 +280,22 @@ class ForkInterpreter:
                 except (Gone, ValueError):
                     raise Killed(post_mortem(await child.wait_status(0.1))) from None
         except TimeoutError:
-            while (data := child.read()) is not None:  # the loop was busy while the answer came
-                with contextlib.suppress(ValueError):
-                    return parse(data, self.timeout_seconds)
-            if not child.pid:
-                self.close()  # the parent hangs in the fork
-            raise Killed(TIMEOUTS.get(self.profile, TIMEOUT).format(self.timeout_seconds)) from None
+            with contextlib.suppress(Gone):
+                while (data := child.read()) is not None:  # the loop was busy while the answer came
+                    with contextlib.suppress(ValueError):
+                        return parse(data, self.timeout_seconds)
+            in_fork = not child.pid
+            child.signal(signal.SIGKILL)
+            await child.wait_status(0.5)  # it lets go of its folder
+            raise Killed(TIMEOUTS[self.profile].format(self.timeout_seconds), in_fork) from None
 
-    async def _tidy(self, server: Server, slot: int) -> None:
-        """Leave nothing of the last snippet in a folder. A state that still holds a file there loses its process."""
+    def _tidy(self, server: Server, slot: int, source: Process) -> None:
+        """Leave nothing of the last snippet in a folder. A state that still holds a file there loses its process,
+        unless it is about to be forked."""
         last, self._last[slot] = self._last[slot], None
         if not server.tidy(slot, leftover=1):
-            async with self._lock(server):
-                await server.sweep(slot)
-            if last is not None and not server.tidy(slot, leftover=0):
+            server.sweep(slot)
+            if last is not None and last is not source and not server.tidy(slot, leftover=0):
                 last.kill()
 
     def _register(self, child: Process) -> None:
@@ -304,14 +307,14 @@ class ForkInterpreter:
 
     def _hold(self, node: Node) -> State:
         state = State(node)
-        node.held = True
         self._admit(node)
-        weakref.finalize(state, self._release, node).atexit = False
+        node.held = True
+        weakref.finalize(state, self._release, node, False).atexit = False
         return state
 
-    def _release(self, node: Node) -> None:
-        node.held = False
-        if not node.pins:
+    def _release(self, node: Node, held: bool) -> None:
+        node.held = held
+        if not (held or node.pins):
             self._discard(node)
 
     def _discard(self, node: Node) -> None:
@@ -328,21 +331,11 @@ class ForkInterpreter:
         node.bytes = max(0, node.process.memory()[1] - self._zygote_bytes)
         self._live[node] = None
         self._bytes += node.bytes
-        while len(self._live) > self.max_states or self._bytes > self.total_bytes:
-            victim = next((other for other in self._live if not other.pins and other is not node), None)
-            if victim is None:
-                return
-            self._discard(victim)
-
-
-@contextlib.contextmanager
-def pinned(node: Node) -> Iterator[None]:
-    """Keep the process of a node from eviction."""
-    node.pins += 1
-    try:
-        yield
-    finally:
-        node.pins -= 1
+        for victim in list(self._live):
+            if len(self._live) <= self.max_states and self._bytes <= self.total_bytes:
+                break
+            if not victim.pins and victim is not node:
+                self._discard(victim)
 
 
 def post_mortem(status: int | None) -> str:
@@ -357,24 +350,8 @@ def post_mortem(status: int | None) -> str:
 
 def parse(data: bytes, seconds: float) -> dict[str, Any]:
     """An answer, bounded. Raises ValueError for anything else: a snippet may have written it."""
-    answer = json.loads(data)
-    match answer:
-        case {"observation": str(observation), "failed": bool(failed), "seconds": float(claimed)}:
-            observation = cut(observation, OBSERVATION_CHARACTERS).encode("utf-8", "backslashreplace").decode()
-            return {"observation": observation, "failed": failed, "seconds": min(max(claimed, 0.0), seconds)}
+    match json.loads(data):
+        case {"observation": str(text), "failed": bool(failed), "seconds": float(claimed)}:
+            text = cut(text, OBSERVATION_CHARACTERS).encode("utf-8", "backslashreplace").decode()
+            return {"observation": text, "failed": failed, "seconds": min(max(claimed, 0.0), seconds)}
     raise ValueError("not an answer")
-
-
-def available_bytes() -> int:
-    """Memory that the machine can still give."""
-    line = next(line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    return int(line.split()[1]) * 1024
-
-
-def raise_descriptor_limit(wanted: int) -> int:
-    """A state costs the engine's process two descriptors. Returns the limit, raised as far as this process may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if allowed > soft:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return max(soft, allowed)

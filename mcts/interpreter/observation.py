@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KEPT_BYTES = 16_384  # of captured output, at either end
+TIMEOUT = "TimeoutError: the snippet ran longer than {:g} seconds"
+TIMEOUTS = {"alphamath": TIMEOUT, "arbor": TIMEOUT, "tora": "Timeout Error"}  # {}: the limit
 
 
 class Capture(io.RawIOBase):

@@ -21,8 +21,7 @@ class Gone(Exception):
 
 async def readable(source: socket.socket | int) -> None:
     """Wait until there is something to read."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
+    loop, ready = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(source, ready.set)
     try:
         await ready.wait()
@@ -30,13 +29,18 @@ async def readable(source: socket.socket | int) -> None:
         loop.remove_reader(source)
 
 
-def proc(pid: int, name: str) -> str:
+def proc(name: str) -> str:
     """A file of /proc. Raises OSError."""
-    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY)
+    descriptor = os.open(f"/proc/{name}", os.O_RDONLY)
     try:
         return os.read(descriptor, 1 << 16).decode(errors="replace")
     finally:
         os.close(descriptor)
+
+
+def available_bytes() -> int:
+    """Memory that the machine can still give."""
+    return int(proc("meminfo").partition("MemAvailable:")[2].split()[0]) * 1024
 
 
 class Process:
@@ -54,12 +58,11 @@ class Process:
         try:
             data, ancillary, _, _ = self.channel.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(12))
             if self.pidfd < 0 and data:
-                credentials = next(payload for _, kind, payload in ancillary if kind == socket.SCM_CREDENTIALS)
-                pid = int.from_bytes(credentials[:4], sys.byteorder)
+                pid = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
                 self.pidfd, self.pid = os.pidfd_open(pid), pid
         except BlockingIOError:
             return None
-        except (OSError, StopIteration) as error:
+        except (OSError, IndexError) as error:
             raise Gone from error
         if not data:
             raise Gone
@@ -87,10 +90,10 @@ class Process:
 
     async def wait_status(self, seconds: float) -> int | None:
         """How the process ended, as `wait` tells it; None where it has not, or where nobody knows."""
-        with contextlib.suppress(TimeoutError, OSError):
+        with contextlib.suppress(TimeoutError, OSError, ValueError):
             async with asyncio.timeout(seconds):
                 await readable(self.pidfd)
-            return int(proc(self.pid, "stat").split()[-1])
+            return int(proc(f"{self.pid}/stat").split()[-1])
         return None
 
     def resume(self) -> None:
@@ -117,14 +120,13 @@ class Process:
     def inner_pid(self) -> int:
         """The pid by which the sandbox knows it. Raises Gone."""
         try:
-            return int(proc(self.pid, "status").partition("NSpid:")[2].partition("\n")[0].split()[-1])
+            return int(proc(f"{self.pid}/status").partition("NSpid:")[2].partition("\n")[0].split()[-1])
         except OSError as error:
             raise Gone from error
 
     def memory(self) -> tuple[int, int]:
         """Bytes of address space, and bytes resident that are no file's; those shared with its parent count."""
-        try:
-            total, resident, shared = (int(pages) * PAGE_BYTES for pages in proc(self.pid, "statm").split()[:3])
-        except OSError:
-            return 0, 0
-        return total, resident - shared
+        total = resident = shared = 0
+        with contextlib.suppress(OSError):
+            total, resident, shared = map(int, proc(f"{self.pid}/statm").split()[:3])
+        return total * PAGE_BYTES, (resident - shared) * PAGE_BYTES

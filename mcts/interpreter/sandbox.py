@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -27,16 +28,20 @@ dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait ev
 faccessat2 fadvise64 fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate futex futex_waitv getcpu getcwd
 getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getrandom getresgid
 getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat madvise membarrier
-mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll pread64 preadv
-pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat renameat2
-restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend rt_sigtimedwait
-sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min sched_yield select
-sendfile sendmmsg sendmsg sendto setitimer setrlimit set_robust_list set_tid_address shutdown sigaltstack signalfd4
-socketpair stat statfs statx sysinfo time times truncate uname unlink unlinkat utimensat wait4 waitid write writev
-""".split()
-FCNTL_COMMANDS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)  # F_DUPFD … F_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
-IOCTL_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
-PRCTL_OPTIONS = (15, 16)  # the name of a thread
+mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll pread64
+preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat
+renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend select
+rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
+sched_yield sendfile sendmmsg sendmsg sendto setitimer setrlimit set_robust_list set_tid_address shutdown sigaltstack
+signalfd4 socketpair stat statfs statx sysinfo time times truncate uname unlink unlinkat utimensat wait4 waitid write
+writev
+"""
+ALLOWED_ARGUMENTS = (  # call, position of the argument, values
+    ("fcntl", 1, (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032)),  # F_DUPFD … F_SETLKW, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
+    ("ioctl", 1, (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)),  # TCGETS TIOCGWINSZ FIONREAD FIONBIO FIO(N)CLEX
+    ("prctl", 0, (15, 16)),  # the name of a thread
+    ("prlimit64", 0, (0,)),  # its own limits
+)
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # the same in every run, as the seeds of `random` are
@@ -45,7 +50,6 @@ ENVIRONMENT = {
 }
 ISOLATIONS = ("bubblewrap", "unshare", "none")  # from best to worst
 FOLDER = "/folders"  # of the writable folders, under bubblewrap
-FOLDER_BYTES = 16 << 20
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
 SOURCES = ("observation", "confine", "server")
 BOOT = """
@@ -64,33 +68,24 @@ module.main(control, settings)
 """
 
 
-def seccomp_program() -> tuple[bytes, int] | None:
-    """The filter in the kernel's form and the number of the system call that installs it; None without libseccomp."""
+def seccomp_program() -> str:
+    """The filter in the kernel's form, in hexadecimal; "" without libseccomp."""
     try:
         import pyseccomp as seccomp
     except (ImportError, OSError, RuntimeError, TypeError):
-        return None
-    denied = seccomp.ERRNO(1)
-    rules = seccomp.SyscallFilter(denied)
-
-    def allow(name: str, *conditions: object, action: int = seccomp.ALLOW) -> None:
-        try:
-            rules.add_rule(action, name, *conditions)
-        except (OSError, ValueError):
-            pass  # this architecture has no such call, and so needs none
-
-    for name in ALLOWED_CALLS:
-        allow(name)
-    for name, position, values in (("fcntl", 1, FCNTL_COMMANDS), ("ioctl", 1, IOCTL_REQUESTS), ("prctl", 0, PRCTL_OPTIONS)):
-        for value in values:
-            allow(name, seccomp.Arg(position, seccomp.MASKED_EQ, 0xFFFFFFFF, value))
-    allow("prlimit64", seccomp.Arg(0, seccomp.EQ, 0))
-    allow("clone3", action=seccomp.ERRNO(38))  # not implemented: the C library falls back on clone
-    allow("clone", action=seccomp.NOTIFY)
+        return ""
+    rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
+    wanted = [(seccomp.ALLOW, name) for name in ALLOWED_CALLS.split()]
+    for name, position, values in ALLOWED_ARGUMENTS:
+        wanted += [(seccomp.ALLOW, name, seccomp.Arg(position, seccomp.MASKED_EQ, 0xFFFFFFFF, v)) for v in values]
+    wanted += [(seccomp.NOTIFY, "clone"), (seccomp.ERRNO(errno.ENOSYS), "clone3")]  # the C library falls back on clone
+    for action, name, *condition in wanted:
+        with contextlib.suppress(OSError, ValueError):  # an architecture without such a call needs none
+            rules.add_rule(action, name, *condition)
     with tempfile.TemporaryFile() as file:
         rules.export_bpf(file)
         file.seek(0)
-        return file.read(), seccomp.resolve_syscall(seccomp.Arch.NATIVE, "seccomp")
+        return file.read().hex()
 
 
 def python_path() -> list[str]:
@@ -142,15 +137,18 @@ class Server:
 
     def __init__(self, settings: dict[str, Any], isolation: str) -> None:
         """Start it; `greeting` tells when it serves. isolation: bubblewrap, unshare, none or off."""
-        self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel, channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.zygote = Process(channel)
-        self.owner = os.getpid()
         command, path, folder = [], python_path(), FOLDER
         if isolation == "bubblewrap":
             command, path = bubblewrap(path)
         elif isolation == "unshare":
             command, folder = unshare(path)
+        if command and shutil.which(command[0]) is None:
+            raise InterpreterError("not installed")
+        command[:1] = [shutil.which(name) or name for name in command[:1]]
+        self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(5)
+        channel, channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.zygote, self.owner = Process(channel), os.getpid()
         landlock = [*system_paths(), *path, *DEVICES] if isolation in ("unshare", "none") else []
         settings = {**settings, "isolation": isolation, "path": path, "folder": folder, "landlock": landlock}
         self.control.send(json.dumps({**settings, "sources": sources(), "zygote": channel_end.fileno()}).encode())
@@ -160,7 +158,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env=ENVIRONMENT | {"PATH": os.defpath},
+            env=ENVIRONMENT,
             start_new_session=True,
         )
         control_end.close()
@@ -193,18 +191,18 @@ class Server:
         files, blocks = self.used(slot)
         return not self.bounded or (files <= self.empty[slot][0] + leftover and blocks <= self.empty[slot][1])
 
-    async def sweep(self, slot: int) -> None:
-        """Empty a writable folder. One call at a time. Raises Gone."""
-        self.order({"slot": slot})
-        await readable(self.control)
-        self.control.recv(PACKET_BYTES)
-
     def order(self, command: dict[str, Any]) -> None:
         """Tell the warden. Raises Gone."""
         try:
             self.control.send(json.dumps(command).encode())
         except OSError as error:
             raise Gone from error
+
+    def sweep(self, slot: int) -> None:
+        """Empty a writable folder. Raises Gone."""
+        self.order({"slot": slot})
+        with contextlib.suppress(OSError):
+            self.control.recv(PACKET_BYTES)
 
     def close(self) -> None:
         """End every process of the server and wait for that."""

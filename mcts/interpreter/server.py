@@ -12,6 +12,7 @@ descriptor, may not fork without a grant, and can neither signal, trace nor list
 from __future__ import annotations
 
 import array
+import builtins
 import contextlib
 import errno
 import fcntl
@@ -97,6 +98,7 @@ def main_namespace(cpu_seconds: int) -> dict[str, Any]:
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds))
     module = sys.modules["__main__"] = types.ModuleType("__main__")
+    vars(module)["__builtins__"] = builtins
     return vars(module)
 
 
@@ -141,7 +143,6 @@ class Runner:
         seconds = time.perf_counter() - started
         self.files = pack(request["folder"], channel.fileno())
         channel.send(json.dumps({"observation": observation, "failed": failed, "seconds": seconds}).encode())
-
 
     def standard_output(self) -> io.TextIOWrapper:
         """One for all snippets, unless one of them closed it."""
@@ -210,16 +211,14 @@ def restrict(settings: dict[str, Any]) -> tuple[list[str], list[int]]:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-    confine.limit_resources(settings["file_bytes"], settings["processes"])
-    if settings["isolation"] != "off":
-        confine.drop_capabilities()
-    missing = []
-    if settings["landlock"] and not confine.landlock(settings["landlock"], settings["folder"]):
-        missing.append("Landlock")
-    if not settings["seccomp"]:
-        return missing, []
-    listener = confine.seccomp(bytes.fromhex(settings["seccomp"]), settings["seccomp_call"])
-    return ([*missing, "seccomp notifications"], []) if listener is None else (missing, [listener])
+    confine.limit_resources(settings["processes"])
+    if settings["isolation"] == "off":
+        return [], []
+    confine.drop_capabilities()
+    readable, program = settings["landlock"], bytes.fromhex(settings["seccomp"])
+    missing = [] if not readable or confine.landlock(readable, settings["folder"]) else ["Landlock"]
+    listener = [confine.seccomp(program)] if program else []
+    return (missing, listener) if -1 not in listener else ([*missing, "seccomp notifications"], [])
 
 
 # The warden
@@ -295,7 +294,7 @@ def main(control: socket.socket, settings: dict[str, Any]) -> None:
     channel = packet_socket(settings["zygote"])
     isolated = settings["isolation"] in ("bubblewrap", "unshare")
     base = settings["folder"] if isolated else tempfile.mkdtemp(prefix="arbor-")
-    folders = confine.make_folders(base, settings["slots"], settings["file_bytes"], isolated)
+    folders = confine.make_folders(base, settings["slots"], isolated)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
         for inherited in (control.detach(), ours.detach(), *folders):

@@ -1,0 +1,93 @@
+"""A hostile snippet gives its caller a clear observation, and nobody else notices."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from mcts.interpreter import ForkInterpreter, State
+
+from .hostile.snippets import HOSTILE
+
+CORPUS = [(category, name) for category, snippets in HOSTILE.items() for name in snippets]
+PATIENT_SECONDS, BRISK_SECONDS = 30.0, 2.0  # for snippets that end by themselves, and for the others
+HANG_SECONDS = 240.0
+NEEDS_MOUNTS = {"fills the disk", "a million empty files"}  # not covered without namespaces
+BYSTANDER = "import sympy, math\nfiles = __import__('os').listdir('.')\nprint(x + len(str(sympy.Integer(40) + 2)), files)"
+
+
+def processes_below(pid: int) -> list[int]:
+    """Processes that descend from `pid` and are not zombies."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[0] != "Z":
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found, todo = [], [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
+    return found
+
+
+async def attack(interpreter: ForkInterpreter, base: State, category: str, name: str) -> str:
+    """What went wrong with one snippet of the corpus, "" if nothing did."""
+    expected, code = HOSTILE[category][name]
+    async with asyncio.timeout(HANG_SECONDS):
+        execution = await interpreter.run(base, code)
+        sibling = await interpreter.run(base, BYSTANDER)
+        fresh = await interpreter.run(None, "x = 0\n" + BYSTANDER)
+        await interpreter.run(execution.state, "1")  # whatever it left behind can at least not hang the search
+    wrong = []
+    if not re.search(expected, execution.observation, re.DOTALL):
+        wrong.append(f"observation {execution.observation[:200]!r}")
+    if len(execution.observation) > 10_100:
+        wrong.append("an observation without bounds")
+    if (sibling.observation, fresh.observation) != ("44 []", "2 []"):
+        wrong.append(f"bystanders saw {sibling.observation[:200]!r} and {fresh.observation[:200]!r}")
+    return f"{category}, {name}: {'; '.join(wrong)}" if wrong else ""
+
+
+async def assault(corpus: list[tuple[str, str]], timeout_seconds: float) -> None:
+    """All of `corpus` at once against one interpreter, of which nothing may be left in the end."""
+    interpreter = ForkInterpreter(timeout_seconds=timeout_seconds, memory_bytes=1 << 29)
+    async with interpreter:
+        base = (await interpreter.run(None, "x = 42")).state
+        wrong = await asyncio.gather(*(attack(interpreter, base, *entry) for entry in corpus))
+        assert not any(wrong), "\n".join(filter(None, wrong))
+        await interpreter.run(base, "x")
+        server = interpreter._server.popen.pid
+        for _ in range(100):  # the killed take a moment to go
+            if len(alive := processes_below(server)) <= 5:
+                break
+            await asyncio.sleep(0.1)
+        assert len(alive) <= 5, f"{len(alive)} processes are alive, for one state"
+    assert not processes_below(server)
+
+
+@pytest.mark.parametrize("tool", ["bwrap", "unshare", None])
+@pytest.mark.filterwarnings("ignore:the sandbox lacks")
+async def test_hostile_snippets_are_contained(tool: str | None, tmp_path, monkeypatch):
+    if tool is not None:
+        found = shutil.which(tool)
+        if found is None:
+            pytest.skip(f"{tool} is not installed")
+        (tmp_path / tool).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    before = set(os.listdir(tempfile.gettempdir()))
+    corpus = CORPUS if tool == "bwrap" else CORPUS[:: 4 if tool else 7]
+    corpus = [entry for entry in corpus if tool or entry[1] not in NEEDS_MOUNTS]
+    endless = [entry for entry in corpus if "TimeoutError" in HOSTILE[entry[0]][entry[1]][0]]
+    await assault([entry for entry in corpus if entry not in endless], PATIENT_SECONDS)
+    await assault(endless, BRISK_SECONDS)
+    assert {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("arbor-")} <= before
