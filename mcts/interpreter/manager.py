@@ -16,7 +16,7 @@ import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from mcts.interpreter.contract import Execution, InterpreterError, State
 from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
@@ -26,6 +26,7 @@ from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
 CODE_BYTES = 150_000  # longer snippets are refused
 OBSERVATION_CHARACTERS = 10_000  # of a snippet that goes around its profile's rules
 START_SECONDS = 60.0
+Answer = tuple[str, float, bool]  # observation, seconds, failed
 ENDS = {
     int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
     int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
@@ -135,9 +136,8 @@ class ForkInterpreter:
             try:
                 await self._revive(parent, slot)
                 started, server = time.monotonic(), self._server
-                process, answer = await self._fork(parent, code, slot)
-                child = self._hold(Node(parent, code, process))
-                return Execution(answer["observation"], child, answer["seconds"], answer["failed"])
+                process, (observation, seconds, failed) = await self._fork(parent, code, slot)
+                return Execution(observation, self._hold(Node(parent, code, process)), seconds, failed)
             except Killed as killed:
                 if killed.in_fork:
                     self.close()
@@ -241,7 +241,7 @@ class ForkInterpreter:
             self.close()
             await self._start()
 
-    async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, dict[str, Any]]:
+    async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
         """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
         source, server = parent.process, self._server
         if source is None or server is None:
@@ -268,7 +268,7 @@ class ForkInterpreter:
         self._last[slot] = child
         return child, answer
 
-    async def _answer(self, child: Process) -> dict[str, Any]:
+    async def _answer(self, child: Process) -> Answer:
         """What the snippet answers. Raises Gone where there is no child, Killed where the child does not answer."""
         started = time.monotonic()
         try:
@@ -348,10 +348,10 @@ def post_mortem(status: int | None) -> str:
     return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")
 
 
-def parse(data: bytes, seconds: float) -> dict[str, Any]:
-    """An answer, bounded. Raises ValueError for anything else: a snippet may have written it."""
-    match json.loads(data):
-        case {"observation": str(text), "failed": bool(failed), "seconds": float(claimed)}:
-            text = cut(text, OBSERVATION_CHARACTERS).encode("utf-8", "backslashreplace").decode()
-            return {"observation": text, "failed": failed, "seconds": min(max(claimed, 0.0), seconds)}
-    raise ValueError("not an answer")
+def parse(data: bytes, elapsed: float) -> Answer:
+    """An answer. Raises ValueError for anything else: a snippet may have written it."""
+    head, _, text = data.partition(b"\n")
+    failed, claimed = head.split()
+    seconds = float(claimed)
+    observation = cut(text.decode("utf-8", "replace"), OBSERVATION_CHARACTERS)
+    return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"

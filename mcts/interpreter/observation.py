@@ -1,7 +1,7 @@
 """How a snippet runs and what the model reads of it. Runs inside the sandbox: standard library only.
 
-Profiles: `alphamath` (the published rules), `tora` (the published rules of ToRA), `arbor` (`alphamath`, and what was
-printed before an error is kept in front of it).
+Profiles: `alphamath` (the published rules), `tora` (the published rules of ToRA), `arbor` (`alphamath`, but what was
+printed before an error is kept in front of it, and the value of a last expression is cut like printed text).
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ class Capture(io.RawIOBase):
     def write(self, data: Any) -> int:
         room = KEPT_BYTES - len(self.head)
         self.head += data[:room]
-        self.tail += data[max(room, len(data) - KEPT_BYTES) :] if len(data) > room else b""
-        if len(self.tail) > 8 * KEPT_BYTES:
-            del self.tail[:-KEPT_BYTES]
+        if len(data) > room:
+            self.tail += data[max(room, len(data) - KEPT_BYTES) :]
+            del self.tail[: -8 * KEPT_BYTES]
         return len(data)
 
     def take(self) -> str:
-        """What was written since the last call."""
+        """What was written since the last call, by the snippet's standard output too."""
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, or replaced
+            sys.stdout.flush()
         data = bytes(self.head + self.tail)
         self.head, self.tail = bytearray(), bytearray()
         return data.decode("utf-8", "replace")
@@ -50,14 +52,13 @@ class Outcome:
     """What a snippet left behind.
 
     pieces: (printed expressions, text) in order; expressions are None for what no top-level print wrote.
-    prints: number of top-level prints. last_line: of the traceback.
+    prints: number of top-level prints. value: of the last expression, as text.
     """
 
     pieces: list[tuple[str | None, str]] = field(default_factory=list)
     prints: int = 0
     value: str | None = None
     error: BaseException | None = None
-    last_line: str = ""
 
 
 def strip_fence(code: str) -> str:
@@ -95,69 +96,56 @@ def run_statements(code: str, namespace: dict[str, Any], capture: Capture, outco
     """Run statement by statement, filling `outcome`. Raises whatever the snippet raises."""
     body = ast.parse(strip_fence(code)).body
     labels = [printed_expressions(statement) for statement in body]
-    outcome.prints = sum(label is not None for label in labels)
-    several = outcome.prints > 1
+    outcome.prints = len(labels) - labels.count(None)
     try:
         for index, (statement, label) in enumerate(zip(body, labels, strict=True)):
-            if several and label is not None:
-                outcome.pieces.append((None, take(capture)))
+            apart = label is not None and outcome.prints > 1
+            if apart:
+                outcome.pieces.append((None, capture.take()))
             if isinstance(statement, ast.Expr) and label is None and index == len(body) - 1:
                 value = eval(compile(ast.Expression(statement.value), "<string>", "eval"), namespace)
-                outcome.value = None if value is None else str(value)
+                outcome.value = None if value is None else str.__str__(str(value))  # no subclass of str
             else:
                 exec(compile(ast.Module([statement], []), "<string>", "exec"), namespace)
-            if several and label is not None:
-                outcome.pieces.append((label, take(capture)))
+            if apart:
+                outcome.pieces.append((label, capture.take()))
     finally:
-        outcome.pieces.append((None, take(capture)))
-
-
-def take(capture: Capture) -> str:
-    """What the snippet printed since the last call."""
-    with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, or replaced
-        sys.stdout.flush()
-    return capture.take()
-
-
-def alphamath(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return cut(describe(outcome.error), 500)
-    printed = join(outcome)
-    if outcome.value is None or outcome.prints:
-        return cut(printed, 500)
-    return "\n".join(part for part in (cut(printed, 500), cut(outcome.value, 4000)) if part)
-
-
-def arbor(outcome: Outcome) -> str:
-    if outcome.error is None:
-        return cut(alphamath(outcome), 500)
-    return cut("\n".join(part for part in (join(outcome), describe(outcome.error)) if part), 500)
-
-
-def tora(outcome: Outcome) -> str:
-    if outcome.error is not None:
-        return cut(outcome.last_line.strip(), 400)
-    printed = "".join(text for _, text in outcome.pieces).strip()
-    return cut(printed or (outcome.value or "Done").strip(), 400)
+        outcome.pieces.append((None, capture.take()))
 
 
 def join(outcome: Outcome) -> str:
     """The pieces, a line each; those of several top-level prints behind what they print."""
-    parts = []
-    for label, text in outcome.pieces:
-        text = shorten_float(text.rstrip().lstrip("\n"))
-        if label is not None:
-            parts.append(f"{label}: {text}")
-        elif text:
-            parts.append(text)
-    return "\n".join(parts)
+    pieces = [(label, shorten_float(text.rstrip().lstrip("\n"))) for label, text in outcome.pieces]
+    return "\n".join(
+        text if label is None else f"{label}: {text}" for label, text in pieces if text or label is not None
+    )
 
 
 def describe(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
-        return f"{type(error).__name__}: (no message: its __str__ fails)"
+        return f"{type.__dict__['__name__'].__get__(type(error))}: (it does not say what went wrong)"
+
+
+def alphamath(outcome: Outcome, value_limit: int = 4000) -> str:
+    if outcome.error is not None:
+        return cut(describe(outcome.error), 500)
+    value = outcome.value if outcome.value is not None and not outcome.prints else ""
+    return "\n".join(part for part in (cut(join(outcome), 500), cut(value, value_limit)) if part)
+
+
+def arbor(outcome: Outcome) -> str:
+    if outcome.error is None:
+        return alphamath(outcome, 500)
+    return cut("\n".join(part for part in (join(outcome), describe(outcome.error)) if part), 500)
+
+
+def tora(outcome: Outcome) -> str:
+    if outcome.error is not None:
+        return cut(traceback.format_exception_only(outcome.error)[-1].strip().split("\n")[-1], 400)
+    printed = "".join(text for _, text in outcome.pieces).strip()
+    return cut(printed or (outcome.value or "Done").strip(), 400)
 
 
 PROFILES: dict[str, Callable[[Outcome], str]] = {"alphamath": alphamath, "arbor": arbor, "tora": tora}
@@ -170,5 +158,4 @@ def observe(code: str, namespace: dict[str, Any], capture: Capture, profile: str
         run_statements(code, namespace, capture, outcome)
     except BaseException as error:
         outcome.error = error.with_traceback(None)
-        outcome.last_line = traceback.format_exception_only(error)[-1].strip().split("\n")[-1]
     return PROFILES[profile](outcome), outcome.error is not None

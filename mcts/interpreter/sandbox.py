@@ -98,7 +98,7 @@ def python_path() -> list[str]:
 
 def system_paths() -> list[str]:
     """What a Python process reads besides its packages."""
-    paths = [sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache"]
+    paths = [sys.base_prefix, "/usr/lib", "/usr/lib64", "/lib", "/lib64", "/etc/ld.so.cache", "/usr/share/zoneinfo"]
     return [path for path in paths if os.path.exists(path)]
 
 
