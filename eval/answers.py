@@ -15,7 +15,7 @@ from sympy import Rational, Symbol
 
 from eval.latex import Unreadable, Value, parse_expression
 from eval.numbers import Number, read_number
-from eval.text import SYMBOL_UNITS, clean, is_unit, unit_name, words
+from eval.text import SYMBOL_UNITS, clean, is_unit, unit_name, unwrap, words
 
 MAX_NESTING = 40  # of brackets; deeper texts are not read
 
@@ -109,13 +109,16 @@ def read(text: str) -> Answer:
 
 
 def _read(text: str) -> Answer:
+    text = unwrap(text)
     for reader in _READERS:
         answer = reader(text)
         if answer is not None:
             return answer
     if re.fullmatch(r"[a-zA-Z]{2,3}", text):
         return Scalar(parse_expression(" ".join(text)), text=text)  # a product or a short word: `same` settles which
-    natural = re.search(r"[^\W\d_]{4,}|[^\W\d_]{2,} [^\W\d_]{2,}", re.sub(r"\\[a-zA-Z]+", " ", text))
+    natural = re.search(
+        r"[^\W\d_]{4,}|[^\W\d_]{2,} [^\W\d_]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", text)
+    )
     letters = re.fullmatch(r"[^\W\d_]+", text)
     return Words(words(text)) if natural or letters or r"\text" in text else Unread(re.sub(r"\s", "", text))
 
@@ -352,20 +355,27 @@ _NUMBER_WORDS = {word: value for value, word in enumerate(_NUMERALS.split())}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
+_BASED = re.compile(
+    r"(-?)\s*(?:\\text\{)?\s*([0-9A-Fa-f ]+)(?:\.([0-9A-Fa-f]+))?\}?\s*_\s*"
+    r"\{?\s*(?:\\text\{)?\s*\(?(\d+|[a-z]+)\)?\s*\}*"
+)
+
+
 def _based(text: str) -> Answer | None:
-    match = re.fullmatch(
-        r"(?:\\text\{)?\s*([0-9A-Fa-f ]+)\}?\s*_\s*\{?\s*(?:\\text\{)?\s*\(?(\d+|[a-z]+)\)?\s*\}*", text
-    )
+    match = _BASED.fullmatch(text)
     if match is None:
         return None
-    base = _NUMBER_WORDS.get(match[2]) or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else 0)
-    digits = match[1].replace(" ", "").lower()
+    sign, whole, part, name = match.groups(default="")
+    base = _NUMBER_WORDS.get(name) or (int(name) if name.isdigit() and len(name) < 3 else 0)
+    digits = whole.replace(" ", "").lower()
     if not 2 <= base <= 36 or not digits or (digits[0].isalpha() and base < 16):
         return None
     try:
-        return Scalar(sympy.Integer(int(digits, base)), mark=f"base {base}", text=digits)
+        value = Rational(int(digits + part, base), base ** len(part))
     except ValueError:
         return Words(text)  # digits that the base does not have
+    written = sign + digits + ("." + part if part else "")
+    return Scalar(-value if sign else value, mark=f"base {base}", text=written)
 
 
 _MONEY = re.compile(r"(?P<sign>-?)\s*(?:\\?\$|USD|(?P<symbol>[€£¥]))\s*(?P<sum>-?[\d.].*)")

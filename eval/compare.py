@@ -27,7 +27,8 @@ from eval.answers import (
     Words,
     as_set,
     balanced,
-)  # fmt: skip
+    read,
+)
 from eval.latex import Unreadable, Value, matrix_of
 from eval.text import SYMBOL_UNITS
 from eval.values import Decision, equal_values, every, same_value
@@ -172,6 +173,9 @@ def _items(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     assert isinstance(items, Items)
     if isinstance(other, Region | Inequality):
         return _region(gold, prediction, exact)
+    if isinstance(other, Scalar) and "," in other.text and not items.brackets and not other.unit:
+        listed = Items("", tuple(map(read, other.text.split(","))))  # 45,135 beside two angles is no grouped number
+        return _items(items, listed, exact) if items is gold else _items(listed, items, exact)
     if isinstance(other, Scalar) and isinstance(other.value, sympy.MatrixBase) and items.brackets not in ("{}",):
         return _matrix_and_items(other, items, gold is other, exact)
     return False
@@ -302,6 +306,8 @@ _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"
 
 def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
     """Up to moving terms and scaling by a constant; None where only the solution sets can tell."""
+    if gold.operators == prediction.operators and every(map(equal_values, gold.sides, prediction.sides)) is True:
+        return True
     symbols = [_symbols(one) for one in (gold, prediction)]
     if symbols[0] != symbols[1]:
         return False

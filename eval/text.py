@@ -35,7 +35,7 @@ _RULES = [
     (r"\\gt(?![a-zA-Z])|&gt;", ">"),
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\[dt]binom(?![a-zA-Z])", r"\\binom"),
-    (r"(?<=\d)(?:\{,\}|,\\!|\\,|\\ |\\;|,\\,)(?=\d{3}(?!\d))", ","),
+    (r"(?<=\d)(?:\{,\}|,\s*\\!\s*|\\,|\\ |\\;|,\\,)(?=\d{3}(?!\d))", ""),
     (r"\\!", ""),
     (r"(?<!\\)\\[,;:> ]|(?<!\\)~", " "),
     (r"\b(?:Immutable)?(?:Dense)?(?:Matrix|array)\s*\(\s*(\[.*\])\s*\)", r"\1"),
@@ -77,9 +77,12 @@ def clean(text: str) -> str:
     text = re.sub(r"[\x00-\x1f\x7f\u200b-\u200f\ufeff]", " ", text)
     if r"\begin" not in text or r"\\begin" in text:
         text = _DOUBLED.sub(r"\\", text)
+    if "matrix}" in text and r"\\" not in text:
+        text = re.sub(r"\\(?=[-\s\d])", r"\\\\ ", text)  # a row separator that lost one of its two backslashes
     text = unwrap(text)
-    if len(_DOLLAR.findall(text)) % 2 == 0:  # an odd one is money
+    if len(_DOLLAR.findall(text)) % 2 == 0:  # an odd one is money, or was left over at the end
         text = _DOLLAR.sub(" ", text)
+    text = re.sub(r"(?<=[\d}])(?:\$|\")$", "", text)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
     return re.sub(r"\s+", " ", unwrap(text)).strip()
@@ -98,7 +101,7 @@ def unwrap(text: str) -> str:
     """Without the delimiters, boxes and braces around the whole of it, and without a full stop at the end."""
     while True:
         before = text
-        text = re.sub(r"(?<!\\)(?:\\|(?<=\d)[$\"])$", "", text.strip()).strip()
+        text = re.sub(r"(?<!\\)\\$", "", text.strip()).strip()
         if not text.endswith("\\ldots") and not text.endswith(".."):
             text = re.sub(r"(?<!\\)[.,;:]+$", "", text)
         for wrapper in _WRAPPERS:

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 import sympy
 from sympy import Integer, Rational, Symbol
+from sympy.core.function import AppliedUndef
 
 from eval.answers import Scalar
 from eval.latex import Huge, Value
@@ -43,6 +44,7 @@ def equal_values(left: Value, right: Value) -> Decision:
     if not (left.is_finite is not False and right.is_finite is not False):
         return False
     gap = left - right
+    gap = gap.xreplace({call: Symbol(str(call)) for call in gap.atoms(AppliedUndef)})
     if gap.is_Rational:
         return bool(gap == 0)
     symbols = sorted(gap.free_symbols, key=str)
