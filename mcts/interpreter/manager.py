@@ -1,5 +1,5 @@
-"""The side of the interpreter in the engine's process, on its event loop: which state is alive, which snippet runs, what
-has to be rebuilt. It believes nothing that a state says but the state's own observation."""
+"""The side of the interpreter in the engine's process, on its event loop: which state is alive, which snippet runs,
+what has to be rebuilt. It believes nothing that a state says but the state's own observation."""
 
 from __future__ import annotations
 
@@ -196,18 +196,16 @@ class ForkInterpreter:
         settings |= {"processes": self.max_states + 4096, "cpu_seconds": int(self.timeout_seconds) + 2}
         missing = [] if program or self.sandbox == "off" else ["seccomp (pip install pyseccomp, libseccomp)"]
         for isolation in ISOLATIONS if self.sandbox != "off" else ("off",):
-            server = None
-            try:
-                async with asyncio.timeout(START_SECONDS):
-                    server = Server(settings, isolation)
-                    missing += await server.greeting()
-                    server, started = None, server
-                    return started, missing
-            except (Gone, OSError, TimeoutError, InterpreterError) as error:
-                missing.append(f"{isolation} ({str(error) or type(error).__name__})")
-            finally:
-                if server is not None:
-                    server.close()
+            with contextlib.ExitStack() as undo:
+                try:
+                    async with asyncio.timeout(START_SECONDS):
+                        server = Server(settings, isolation)
+                        undo.callback(server.close)
+                        missing += await server.greeting()
+                        undo.pop_all()
+                        return server, missing
+                except (Gone, OSError, TimeoutError, InterpreterError) as error:
+                    missing.append(f"{isolation} ({str(error) or type(error).__name__})")
         raise InterpreterError(f"the interpreter's server does not start: {missing[-1]}")
 
     # States

@@ -84,31 +84,31 @@ def shorten_float(text: str) -> str:
     return short if len(short) <= len(text) else text
 
 
-def printed_expressions(statement: ast.stmt) -> str | None:
+def printed_expressions(statement: ast.stmt) -> list[ast.expr] | None:
     """The arguments of a top-level `print(…)`, None for any other statement."""
     match statement:
         case ast.Expr(ast.Call(ast.Name("print"), arguments)):
-            return ", ".join(ast.unparse(argument) for argument in arguments)
+            return arguments
     return None
 
 
 def run_statements(code: str, namespace: dict[str, Any], capture: Capture, outcome: Outcome) -> None:
     """Run statement by statement, filling `outcome`. Raises whatever the snippet raises."""
     body = ast.parse(strip_fence(code)).body
-    labels = [printed_expressions(statement) for statement in body]
-    outcome.prints = len(labels) - labels.count(None)
+    prints = [printed_expressions(statement) for statement in body]
+    outcome.prints = len(prints) - prints.count(None)
     try:
-        for index, (statement, label) in enumerate(zip(body, labels, strict=True)):
-            apart = label is not None and outcome.prints > 1
+        for index, (statement, expressions) in enumerate(zip(body, prints, strict=True)):
+            apart = expressions is not None and outcome.prints > 1
             if apart:
                 outcome.pieces.append((None, capture.take()))
-            if isinstance(statement, ast.Expr) and label is None and index == len(body) - 1:
+            if isinstance(statement, ast.Expr) and expressions is None and index == len(body) - 1:
                 value = eval(compile(ast.Expression(statement.value), "<string>", "eval"), namespace)
                 outcome.value = None if value is None else str.__str__(str(value))  # no subclass of str
             else:
                 exec(compile(ast.Module([statement], []), "<string>", "exec"), namespace)
-            if apart:
-                outcome.pieces.append((label, capture.take()))
+            if apart and expressions is not None:
+                outcome.pieces.append((", ".join(map(ast.unparse, expressions)), capture.take()))
     finally:
         outcome.pieces.append((None, capture.take()))
 

@@ -51,7 +51,7 @@ class Process:
         channel.setblocking(False)
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self.channel = channel
-        self.pid, self.pidfd, self.users = 0, -1, 0
+        self.pid, self.pidfd, self.inner, self.users = 0, -1, 0, 0
 
     def read(self) -> bytes | None:
         """One packet; None: nothing there yet. The first one tells who sends. Raises Gone."""
@@ -119,10 +119,12 @@ class Process:
 
     def inner_pid(self) -> int:
         """The pid by which the sandbox knows it. Raises Gone."""
-        try:
-            return int(proc(f"{self.pid}/status").partition("NSpid:")[2].partition("\n")[0].split()[-1])
-        except OSError as error:
-            raise Gone from error
+        if not self.inner:
+            try:
+                self.inner = int(proc(f"{self.pid}/status").partition("NSpid:")[2].partition("\n")[0].split()[-1])
+            except OSError as error:
+                raise Gone from error
+        return self.inner
 
     def memory(self) -> tuple[int, int]:
         """Bytes of address space, and bytes resident that are no file's; those shared with its parent count."""

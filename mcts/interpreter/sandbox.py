@@ -28,8 +28,8 @@ dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait ev
 faccessat2 fadvise64 fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate futex futex_waitv getcpu getcwd
 getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getrandom getresgid
 getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat madvise membarrier
-mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll pread64
-preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat
+mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll
+pread64 preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat
 renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend select
 rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
 sched_yield sendfile sendmmsg sendmsg sendto setitimer setrlimit set_robust_list set_tid_address shutdown sigaltstack
@@ -53,7 +53,10 @@ FOLDER = "/folders"  # of the writable folders, under bubblewrap
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
 SOURCES = ("observation", "confine", "server")
 BOOT = """
-import builtins, json, socket, sys, types
+import builtins, json, os, socket, sys, types
+register, os.register_at_fork = os.register_at_fork, lambda **hooks: None
+import random  # it would reseed itself in every child
+os.register_at_fork = register
 control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, int(sys.argv[1]))
 settings = json.loads(control.recv(200000))
 sys.argv, sys.path[:] = [""], settings["path"]
@@ -75,7 +78,7 @@ def seccomp_program() -> str:
     except (ImportError, OSError, RuntimeError, TypeError):
         return ""
     rules = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
-    wanted = [(seccomp.ALLOW, name) for name in ALLOWED_CALLS.split()]
+    wanted: list[tuple[Any, ...]] = [(seccomp.ALLOW, name) for name in ALLOWED_CALLS.split()]
     for name, position, values in ALLOWED_ARGUMENTS:
         wanted += [(seccomp.ALLOW, name, seccomp.Arg(position, seccomp.MASKED_EQ, 0xFFFFFFFF, v)) for v in values]
     wanted += [(seccomp.NOTIFY, "clone"), (seccomp.ERRNO(errno.ENOSYS), "clone3")]  # the C library falls back on clone
@@ -137,7 +140,8 @@ class Server:
 
     def __init__(self, settings: dict[str, Any], isolation: str) -> None:
         """Start it; `greeting` tells when it serves. isolation: bubblewrap, unshare, none or off."""
-        command, path, folder = [], python_path(), FOLDER
+        command: list[str] = []
+        path, folder = python_path(), FOLDER
         if isolation == "bubblewrap":
             command, path = bubblewrap(path)
         elif isolation == "unshare":

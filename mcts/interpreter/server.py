@@ -103,15 +103,12 @@ def main_namespace(cpu_seconds: int) -> dict[str, Any]:
 
 
 def fork(descriptor: int) -> bool:
-    """True in the child. `random` reseeds itself there: undone, the child continues its parent's sequence."""
-    sequence = random.getstate()
+    """True in the child. A fork that is refused shows in the descriptor's end."""
     try:
         child = os.fork() == 0
     except OSError:
-        child = False  # the manager sees the descriptor close
-    if child:
-        random.setstate(sequence)
-    else:
+        child = False
+    if not child:
         os.close(descriptor)
     return child
 
@@ -128,7 +125,8 @@ class Runner:
 
     def __init__(self, profile: str) -> None:
         self.profile = profile
-        self.capture, self.stdout = Capture(), io.TextIOWrapper(io.BytesIO())
+        self.capture = Capture()
+        self.stdout: io.TextIOWrapper[Any] = io.TextIOWrapper(io.BytesIO())
         self.stdout.close()
         self.files: dict[str, bytes] = {}  # what was in the writable folder
 
@@ -144,7 +142,7 @@ class Runner:
         self.files = pack(request["folder"], channel.fileno())
         channel.send(f"{failed} {seconds}\n{observation}".encode("utf-8", "backslashreplace"))
 
-    def standard_output(self) -> io.TextIOWrapper:
+    def standard_output(self) -> io.TextIOWrapper[Any]:
         """One for all snippets, unless one of them closed it."""
         if self.stdout.closed:
             self.capture = Capture()
@@ -236,7 +234,7 @@ class Warden:
     def watch(self) -> None:
         """Serve until the manager is gone."""
         while True:
-            ready = select.select([self.control, *self.listener], [], [])[0]
+            ready = select.select([self.control.fileno(), *self.listener], [], [])[0]
             while select.select([self.control], [], [], 0)[0]:  # a grant comes before its fork
                 command = self.control.recv(PACKET_BYTES)
                 if not command:
@@ -285,6 +283,8 @@ def sweep(folder: int) -> None:
     """Remove everything from the folder behind a descriptor."""
     for name in os.listdir(folder):
         try:
+            os.rmdir(name, dir_fd=folder)
+        except NotADirectoryError:
             os.unlink(name, dir_fd=folder)
         except OSError:
             shutil.rmtree(name, ignore_errors=True, dir_fd=folder)

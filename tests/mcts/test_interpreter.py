@@ -253,12 +253,14 @@ def test_nothing_survives_a_killed_engine(tmp_path):
     script = (
         "import asyncio\nfrom mcts.interpreter import ForkInterpreter\n"
         "async def main():\n    interpreter = ForkInterpreter(preload=())\n"
-        "    base = (await interpreter.run(None, 'x = 1')).state\n    print(interpreter._server.popen.pid, flush=True)\n"
+        "    base = (await interpreter.run(None, 'x = 1')).state\n"
+        "    print(interpreter._server.popen.pid, flush=True)\n"
         "    await interpreter.run(base, 'while True: pass')\nasyncio.run(main())\n"
     )
     for tools in (os.environ["PATH"], str(tmp_path)):  # the best sandbox of the machine, and none
         environment = {**os.environ, "PATH": tools, "PYTHONWARNINGS": "ignore"}
-        with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, env=environment) as engine:
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=environment) as engine:
             server = int(engine.stdout.readline())
             time.sleep(0.3)
             below = [server, *processes_below(server)]

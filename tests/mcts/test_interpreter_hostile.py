@@ -19,7 +19,7 @@ CORPUS = [(category, name) for category, snippets in HOSTILE.items() for name in
 PATIENT_SECONDS, BRISK_SECONDS = 30.0, 2.0  # for snippets that end by themselves, and for the others
 HANG_SECONDS = 240.0
 NEEDS_MOUNTS = {"fills the disk", "a million empty files"}  # not covered without namespaces
-BYSTANDER = "import sympy, math\nfiles = __import__('os').listdir('.')\nprint(x + len(str(sympy.Integer(40) + 2)), files)"
+BYSTANDER = "import os, sympy\nprint(x + len(str(sympy.Integer(40) + 2)), os.listdir('.'))"
 
 
 def processes_below(pid: int) -> list[int]:

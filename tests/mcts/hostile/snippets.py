@@ -11,7 +11,10 @@ SYSCALL = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
     "endless loops": {
         "in Python": (TIME, "while True: pass"),
-        "that swallows exceptions": (TIME, "while True:\n    try:\n        while True: pass\n    except BaseException: pass"),
+        "that swallows exceptions": (
+            TIME,
+            "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        ),
         "in a huge power": (TIME, "x = 7 ** 10 ** 9"),
         "in the digits of a huge integer": (TIME, "n = 3 ** 20_000_000\nprint(n)"),
         "in a regular expression": (TIME, "import re\nre.match('(a+)+$', 'a' * 64 + 'b')"),
@@ -44,7 +47,10 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "recursion": {
         "without end": ("RecursionError", "def f(): return f()\nf()"),
-        "of the C stack": (DEAD + "|" + TIME, "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)"),
+        "of the C stack": (
+            DEAD + "|" + TIME,
+            "import sys\nsys.setrecursionlimit(10**9)\nx = []\nfor _ in range(10**6): x = [x]\nrepr(x)",
+        ),
         "without a limit": (
             "MemoryError|ProcessError|TimeoutError",
             "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f()\nf()",
@@ -54,7 +60,10 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
     },
     "memory": {
         "bomb of bytes": ("MemoryError", "x = bytearray(1 << 40)"),
-        "bomb of lists": ("MemoryError|ProcessError|TimeoutError", "x = []\nwhile True: x.append(bytearray(1 << 24))"),
+        "bomb of lists": (
+            "MemoryError|ProcessError|TimeoutError",
+            "x = []\nwhile True: x.append(bytearray(1 << 24))",
+        ),
         "bomb of numpy": ("MemoryError", "import numpy as np\nx = np.ones((1 << 17, 1 << 17))"),
         "bomb of strings": ("MemoryError", "print('a' * (1 << 36))"),
         "bomb of mappings": ("OSError|MemoryError", "import mmap\nx = [mmap.mmap(-1, 1 << 30) for _ in range(64)]"),
@@ -69,7 +78,8 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "leaves a daemon": (DENIED, "import os\nif os.fork() == 0:\n    os.setsid()\n    while True: pass"),
         "thread bomb": (
             "RuntimeError: can't start new thread|TimeoutError|ProcessError",
-            "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
+            "import threading, time\n"
+            "while True: threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()",
         ),
         "thread that outlives it": (
             "^started$",
@@ -91,7 +101,8 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "closes standard output": ("^$|ValueError", "import sys\nsys.stdout.close()"),
         "writes rubbish to every descriptor": (
             DEAD,
-            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'{\"observation\": 1}')\n    except OSError: pass",
+            "import os\nfor fd in range(3, 64):\n    try: os.write(fd, b'{\"observation\": 1}')\n"
+            "    except OSError: pass",
         ),
         "floods every descriptor": (
             "ProcessError|TimeoutError",
@@ -101,32 +112,54 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "reads standard input": ("EOFError", "input('? ')"),
         "reads the channel": (
             "TimeoutError|ProcessError|Error",
-            "import socket\nfor fd in range(3, 64):\n    try: socket.socket(fileno=fd).recv(10)\n    except OSError: pass\n"
+            "import socket\nfor fd in range(3, 64):\n    try: socket.socket(fileno=fd).recv(10)\n"
+            "    except OSError: pass\n"
             "raise RuntimeError('Error')",
         ),
     },
     "output": {
         "gigabytes in a loop": (TIME, "while True: print('spam' * 10_000)"),
         "half a gigabyte at once": (r"\.\.\.|MemoryError", "print('a' * (1 << 27))"),
-        "through the descriptor": ("^done$", "import os\nfor _ in range(1000): os.write(1, b'x' * 65536)\nprint('done')"),
+        "through the descriptor": (
+            "^done$",
+            "import os\nfor _ in range(1000): os.write(1, b'x' * 65536)\nprint('done')",
+        ),
         "lone surrogates": (r"\\ud800", "print('\\ud800')"),
         "NUL bytes": ("a\0b", "print('a\\0b')"),
         "a value that is hostile to str": ("Error", "class A:\n    def __str__(self): raise KeyError('no')\nA()"),
-        "an error that is hostile to str": ("^E: ", "class E(Exception):\n    def __str__(self): raise KeyError\nraise E"),
+        "an error that is hostile to str": (
+            "^E: ",
+            "class E(Exception):\n    def __str__(self): raise KeyError\nraise E",
+        ),
         "an error of a megabyte": (r"^ValueError: x+\.\.\.x+$", "raise ValueError('x' * (1 << 20))"),
-        "an error without an end": (TIME, "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E"),
+        "an error without an end": (
+            TIME,
+            "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
+        ),
     },
     "files": {
-        "fills the disk": (r"No space left|Disk quota", "for i in range(10_000):\n    open(str(i), 'wb').write(b'x' * (1 << 20))"),
-        "one large file": ("File too large|No space left", "f = open('f', 'wb')\nwhile True: f.write(b'x' * (1 << 20))"),
+        "fills the disk": (
+            r"No space left|Disk quota",
+            "for i in range(10_000):\n    open(str(i), 'wb').write(b'x' * (1 << 20))",
+        ),
+        "one large file": (
+            "File too large|No space left",
+            "f = open('f', 'wb')\nwhile True: f.write(b'x' * (1 << 20))",
+        ),
         "a million empty files": ("No space left", "for i in range(1_000_000): open(f'{i}', 'w').close()"),
-        "deep folders": ("No space left|File name too long", "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')"),
+        "deep folders": (
+            "No space left|File name too long",
+            "import os\nwhile True:\n    os.mkdir('d')\n    os.chdir('d')",
+        ),
         "a file kept open": ("^12$", "f = open('kept', 'w')\nf.write('a' * 12)"),
         "passwords": (r"FileNotFoundError|PermissionError", "print(open('/etc/shadow').read())"),
         "users": (r"FileNotFoundError|PermissionError", "print(open('/etc/passwd').read())"),
         "the home folder": (r"FileNotFoundError|PermissionError", "import os\nprint(os.listdir('/root'))"),
         "other processes' memory": (r"FileNotFoundError|PermissionError", "print(open('/proc/1/mem', 'rb').read(1))"),
-        "other processes' environment": (r"FileNotFoundError|PermissionError", "print(open('/proc/self/environ').read())"),
+        "other processes' environment": (
+            r"FileNotFoundError|PermissionError",
+            "print(open('/proc/self/environ').read())",
+        ),
         "writes to the library": (r"Read-only|PermissionError", "import math, os\nopen(os.__file__, 'a').write('x')"),
         "writes to the system": (r"Read-only|PermissionError|FileNotFound", "open('/usr/lib/evil.so', 'w')"),
         "the environment": ("^{}$", "import os\ndict(os.environ)"),
@@ -135,26 +168,41 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "a connection": (DENIED, "import socket\nsocket.create_connection(('127.0.0.1', 80), 1)"),
         "a server": (DENIED, "import socket\nsocket.socket().bind(('', 8000))"),
         "a Unix socket": (DENIED, "import socket\nsocket.socket(socket.AF_UNIX).connect('/run/docker.sock')"),
-        "a web page": ("URLError|PermissionError", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')"),
+        "a web page": (
+            "URLError|PermissionError",
+            "import urllib.request\nurllib.request.urlopen('http://127.0.0.1')",
+        ),
     },
     "the kernel": {
         "ptrace": ("^-1$", SYSCALL + "libc.ptrace(16, 1, 0, 0)"),
         "another process's memory": ("^-1$", SYSCALL + "libc.process_vm_readv(1, None, 0, None, 0, 0)"),
         "mount": ("^-1$", SYSCALL + "libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)"),
         "a new user namespace": ("^-1$", SYSCALL + "libc.unshare(0x10000000)"),
-        "shared memory": ("Error", "from multiprocessing import shared_memory\nshared_memory.SharedMemory(create=True, size=9)"),
+        "shared memory": (
+            "Error",
+            "from multiprocessing import shared_memory\nshared_memory.SharedMemory(create=True, size=9)",
+        ),
         "another user": (DENIED, "import os\nos.setuid(0)"),
     },
     "patches": {
-        "builtins": ("Error|^$", "import builtins\nfor name in ('len', 'str', 'print'): setattr(builtins, name, None)"),
+        "builtins": (
+            "Error|^$",
+            "import builtins\nfor name in ('len', 'str', 'print'): setattr(builtins, name, None)",
+        ),
         "sympy": ("^$", "import sympy\nsympy.Integer.__add__ = sympy.Symbol.__add__ = lambda a, b: 0"),
-        "json and os": ("", "import json, os, socket\njson.dumps = os.chdir = socket.socket.send = lambda *a, **k: 'forged'"),
+        "json and os": (
+            "",
+            "import json, os, socket\njson.dumps = os.chdir = socket.socket.send = lambda *a, **k: 'forged'",
+        ),
         "every module": ("", "import sys\nsys.modules.clear()"),
         "the server's frames": (
             "Error|ProcessError|^",
             "import sys\nframe = sys._getframe()\nwhile frame.f_back: frame = frame.f_back\nframe.f_globals.clear()",
         ),
-        "a fork hook that hangs": ("^$|TimeoutError", "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(1e6))"),
+        "a fork hook that hangs": (
+            "^$|TimeoutError",
+            "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(1e6))",
+        ),
         "a fork hook that ends the parent": ("^$", "import os\nos.register_at_fork(before=lambda: os._exit(0))"),
     },
     "values": {
