@@ -148,7 +148,7 @@ def _ratio_of(answer: Answer) -> tuple[Value, ...] | None:
         return (
             None if answer.half or answer.seconds % 60 else (sympy.Integer(answer.hour), Rational(answer.seconds, 60))
         )
-    if isinstance(answer, Scalar) and not answer.mark and isinstance(answer.value, sympy.Expr):
+    if isinstance(answer, Scalar) and not answer.mark and not isinstance(answer.value, sympy.MatrixBase):
         return (answer.value, sympy.Integer(1))
     return answer.parts if isinstance(answer, Ratio) else None
 

@@ -272,6 +272,8 @@ class _Parser:
             return CONSTANTS[name]
         if name in ("f", "g", "h") and self.peek() == "(":
             return sympy.Function(name)(*self.arguments())
+        if name in ("f", "g", "h") and self.tokens[self.at : self.at + 2] == ["{", "("]:
+            return sympy.Function(name)(self.group("{"))
         if len(name) > 1 and name not in GREEK:
             raise Unreadable(f"unknown name {name!r}")
         return Symbol(name + self._subscript())

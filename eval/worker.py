@@ -39,14 +39,13 @@ class Workers:
     def compare(self, gold: str, prediction: str, policy: str) -> Grade:
         """Blocks until a worker has answered or was killed. Raises RuntimeError if no worker can be started."""
         worker = self.idle.get()
+        reply = ""
         try:
             worker = worker or self._start()
             reply = self._ask(worker, json.dumps([gold, prediction, policy]))
-            if not reply:
-                worker.kill()
-                worker.wait()
-                worker = None
         finally:
+            if not reply:  # lost, or interrupted with its answer still to come
+                worker = self._stop(worker)
             self.idle.put(worker)
         if not reply:
             return undecided("the grading worker was lost")
@@ -56,18 +55,24 @@ class Workers:
     def close(self) -> None:
         """End the idle workers. They also end by themselves when this process does."""
         for _ in range(self.idle.qsize()):
-            worker = self.idle.get()
-            if worker is not None:
-                worker.kill()
-                worker.wait()
-            self.idle.put(None)
+            self.idle.put(self._stop(self.idle.get()))
+
+    @staticmethod
+    def _stop(worker: subprocess.Popen[str] | None) -> None:
+        """Kill a worker with its child, which shares its process group."""
+        if worker is not None:
+            os.killpg(worker.pid, signal.SIGKILL)
+            with worker:  # closes the pipes and waits
+                pass
 
     def _start(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "eval.worker", *self.arguments]
         pipe = subprocess.PIPE
-        worker = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+        worker = subprocess.Popen(
+            command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, process_group=0
+        )
         if worker.stdout is None or worker.stdout.readline().strip() != READY:
-            worker.kill()
+            self._stop(worker)
             raise RuntimeError(f"a grading worker does not start: run `{' '.join(command)}` in {ROOT} to see why")
         return worker
 
@@ -98,7 +103,6 @@ def serve(cpu_seconds: float, memory_bytes: int) -> None:
     import eval.compare
     import eval.grader  # noqa: F401
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(READY, flush=True)
     while True:

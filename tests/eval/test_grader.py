@@ -46,6 +46,25 @@ def test_a_killed_comparison_leaves_the_worker_usable():
         workers.close()
 
 
+def test_an_interrupted_comparison_does_not_answer_the_next_one(monkeypatch):
+    workers = Workers(size=1)
+    try:
+        assert workers.compare("a+b", "b+a", "default").verdict is Verdict.EQUAL
+        with monkeypatch.context() as patch:
+
+            def interrupt(worker, request):
+                worker.stdin.write(request + "\n")
+                worker.stdin.flush()
+                raise KeyboardInterrupt
+
+            patch.setattr(workers, "_ask", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                workers.compare("x", "x", "default")
+        assert workers.compare("a+b", "a-b", "default").verdict is Verdict.DIFFERENT
+    finally:
+        workers.close()
+
+
 def test_memory_and_core_dumps_are_bounded():
     workers = Workers(size=1, memory_bytes=700 << 20)
     try:

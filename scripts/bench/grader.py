@@ -1,0 +1,99 @@
+"""Times and judges the grader beside math-verify on the same pairs.
+
+python scripts/bench/grader.py --pairs PAIRS.jsonl [--outputs FILE...] [--limit 2000] [--rival PYTHON]
+
+--pairs    labelled pairs (gold, prediction, equal): right, wrongly accepted, wrongly rejected, undecided of both.
+--outputs  ToRA-style files: the first --limit pairs (answer of the trajectory against the gold) are timed.
+--rival    a Python interpreter that has math-verify installed (it pins other versions of the parser than ours may).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from eval.grader import grade
+from scripts.evaluate import read_rows
+
+RIVAL = """
+import json, sys, time, importlib.metadata
+from math_verify import parse, verify
+started, verdicts = time.perf_counter(), []
+for gold, prediction in json.load(sys.stdin):
+    try:
+        verdicts.append(bool(verify(parse("$" + gold + "$"), parse("$" + prediction + "$"))))
+    except Exception:
+        verdicts.append(None)
+version = importlib.metadata.version("math-verify")
+print(json.dumps({"version": version, "seconds": time.perf_counter() - started, "verdicts": verdicts}))
+"""
+
+Pair = tuple[str, str]
+
+
+def ours(pairs: list[Pair]) -> tuple[list[bool | None], float]:
+    """Verdicts and seconds, from a cold start (the workers' own start included)."""
+    started = time.perf_counter()
+    with ThreadPoolExecutor(4) as threads:
+        verdicts = [found.equal for found in threads.map(lambda pair: grade(*pair), pairs)]
+    return verdicts, time.perf_counter() - started
+
+
+def rival(python: str, pairs: list[Pair]) -> tuple[list[bool | None], float, str]:
+    run = subprocess.run([python, "-c", RIVAL], input=json.dumps(pairs), capture_output=True, text=True)
+    if run.returncode:
+        sys.exit(f"{python}: {run.stderr.strip().splitlines()[-1]}")
+    result = json.loads(run.stdout.splitlines()[-1])
+    return result["verdicts"], result["seconds"], f"math-verify {result['version']}"
+
+
+def judge(name: str, labels: list[bool], verdicts: list[bool | None], seconds: float) -> str:
+    counts = {
+        "right": sum(label is found for label, found in zip(labels, verdicts, strict=True)),
+        "wrongly accepted": sum(found is True and not label for label, found in zip(labels, verdicts, strict=True)),
+        "wrongly rejected": sum(found is False and label for label, found in zip(labels, verdicts, strict=True)),
+        "undecided": verdicts.count(None),
+    }
+    return f"{name:20} {seconds:7.1f} s  " + ", ".join(f"{key} {count}" for key, count in counts.items())
+
+
+def output_pairs(paths: list[Path], limit: int) -> list[Pair]:
+    rows = [row for path in paths for row in read_rows(path, "default")]
+    return [(row.golds[0], row.prediction) for row in rows[:limit]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=Path)
+    parser.add_argument("--outputs", type=Path, nargs="*", default=[])
+    parser.add_argument("--limit", type=int, default=2000)
+    parser.add_argument("--rival", metavar="PYTHON")
+    options = parser.parse_args()
+    if options.pairs:
+        rows = [json.loads(line) for line in options.pairs.read_text(encoding="utf-8").splitlines()]
+        rows = [row for row in rows if isinstance(row.get("equal"), bool)]
+        labels, pairs = [row["equal"] for row in rows], [(row["gold"], row["prediction"]) for row in rows]
+        print(f"{len(pairs)} labelled pairs")
+        print(judge("ours", labels, *ours(pairs)))
+        if options.rival:
+            verdicts, seconds, name = rival(options.rival, pairs)
+            print(judge(name, labels, verdicts, seconds))
+    if options.outputs:
+        pairs = output_pairs(options.outputs, options.limit)
+        verdicts, seconds = ours(pairs)
+        print(f"{len(pairs)} pairs of published outputs")
+        print(f"{'ours':20} {seconds:7.1f} s  accepted {verdicts.count(True)}, undecided {verdicts.count(None)}")
+        if options.rival:
+            verdicts, seconds, name = rival(options.rival, pairs)
+            print(f"{name:20} {seconds:7.1f} s  accepted {verdicts.count(True)}")
+
+
+if __name__ == "__main__":
+    main()
