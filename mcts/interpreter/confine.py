@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import os
 import resource
+import shutil
 import struct
 from collections.abc import Sequence
 
@@ -18,7 +19,9 @@ SECCOMP_SET_MODE_FILTER, NEW_LISTENER = 1, 1 << 3
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same on every architecture
 READ_FOLDER, READ_FILE = 0b1101, 0b0101  # execute, read a file, list a folder
 DEVICE = READ_FILE | 1 << 1  # and write
+MNT_DETACH = 2
 FOLDER_FILES, FOLDER_BYTES = 256, 16 << 20
+FOLDER_OPTIONS = f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=0100"
 
 
 def call(name: str, *arguments: object) -> int:
@@ -29,23 +32,36 @@ def call(name: str, *arguments: object) -> int:
     return result
 
 
-def make_folders(base: str, count: int, isolated: bool) -> list[int]:
-    """`count` folders under `base`, as descriptors. In a mount namespace of its own each is a file system with a bound
-    on its size, in which an unprivileged process can make nothing and list nothing: only use a folder made for it."""
+def mount_folder(path: str, options: str) -> None:
+    call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_HARDENED, options.encode())
+
+
+def make_folders(base: str, count: int, isolated: bool) -> None:
+    """`count` folders under `base`. In a mount namespace of its own each will be a file system with a bound on its
+    size, in which an unprivileged process can make nothing and list nothing: only use a folder made for it."""
     if isolated:
         call("mount", b"none", b"/", None, MS_PRIVATE, None)
-        call("mount", b"tmpfs", base.encode(), b"tmpfs", MS_HARDENED, b"size=64k,mode=0711")
-    descriptors = []
+        mount_folder(base, "size=64k,mode=0711")
     for index in range(count):
-        path = f"{base}/{index}"
-        os.mkdir(path, 0o700)
+        os.mkdir(f"{base}/{index}", 0o700)
         if isolated:
-            options = f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=0100"
-            call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_HARDENED, options.encode())
-        descriptors.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+            mount_folder(f"{base}/{index}", FOLDER_OPTIONS)
     if isolated:
         os.chmod(base, 0o100)
-    return descriptors
+
+
+def empty_folder(path: str, isolated: bool) -> None:
+    """Remove what a snippet left in it; a new file system where a state still holds files of the old one."""
+    for name in os.listdir(path):
+        try:
+            os.rmdir(f"{path}/{name}")
+        except NotADirectoryError:
+            os.unlink(f"{path}/{name}")
+        except OSError:
+            shutil.rmtree(f"{path}/{name}", ignore_errors=True)
+    if isolated and os.statvfs(path).f_ffree < FOLDER_FILES - 1:
+        call("umount2", path.encode(), MNT_DETACH)
+        mount_folder(path, FOLDER_OPTIONS)
 
 
 def drop_capabilities() -> None:

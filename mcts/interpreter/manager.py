@@ -181,7 +181,6 @@ class ForkInterpreter:
                 text = f"the sandbox lacks {', '.join(missing)}: docs/interpreter.md says what that leaves open"
                 warnings.warn(text, RuntimeWarning, stacklevel=2)
             self._server, self._stop = server, weakref.finalize(self, server.close)
-            self._last: list[Process | None] = [None] * self.workers  # who used a folder
             self._by_pid: weakref.WeakValueDictionary[int, Process] = weakref.WeakValueDictionary()
             self._root.process = server.zygote
             self._register(server.zygote)
@@ -222,8 +221,7 @@ class ForkInterpreter:
         try:
             for node in reversed(chain):
                 async with self._lock(node):
-                    if not node.alive():
-                        await self._rebuild(node, slot)
+                    await self._rebuild(node, slot)
         finally:
             for node in chain:
                 node.pins -= 1
@@ -231,13 +229,15 @@ class ForkInterpreter:
             self._release(node, node.held)
 
     async def _rebuild(self, node: Node, slot: int) -> None:
+        if node.alive():
+            return
         self._discard(node)
-        if node.parent is not None:
-            node.process, _ = await self._fork(node.parent, node.code, slot)
-            self._admit(node)
-        else:
+        if node.parent is None:
             self.close()
             await self._start()
+        else:
+            node.process, _ = await self._fork(node.parent, node.code, slot)
+            self._admit(node)
 
     async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
         """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
@@ -248,7 +248,6 @@ class ForkInterpreter:
         child = Process(ours)
         source.resume()
         try:
-            self._tidy(server, slot, source)
             name = secrets.token_hex(8)
             child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
             server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
@@ -263,7 +262,6 @@ class ForkInterpreter:
             theirs.close()
             source.pause()
         child.signal(signal.SIGSTOP)
-        self._last[slot] = child
         return child, answer
 
     async def _answer(self, child: Process) -> Answer:
@@ -282,19 +280,7 @@ class ForkInterpreter:
                 while (data := child.read()) is not None:  # the loop was busy while the answer came
                     with contextlib.suppress(ValueError):
                         return parse(data, self.timeout_seconds)
-            in_fork = not child.pid
-            child.signal(signal.SIGKILL)
-            await child.wait_status(0.5)  # it lets go of its folder
-            raise Killed(TIMEOUTS[self.profile].format(self.timeout_seconds), in_fork) from None
-
-    def _tidy(self, server: Server, slot: int, source: Process) -> None:
-        """Leave nothing of the last snippet in a folder. A state that still holds a file there loses its process,
-        unless it is about to be forked."""
-        last, self._last[slot] = self._last[slot], None
-        if not server.tidy(slot, leftover=1):
-            server.sweep(slot)
-            if last is not None and last is not source and not server.tidy(slot, leftover=0):
-                last.kill()
+            raise Killed(TIMEOUTS[self.profile].format(self.timeout_seconds), in_fork=not child.pid) from None
 
     def _register(self, child: Process) -> None:
         """Raises Gone where the process that answers is not a new one."""

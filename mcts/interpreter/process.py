@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import os
@@ -77,7 +76,7 @@ class Process:
     def send(self, data: bytes, *descriptors: int) -> None:
         """Raises Gone where the process does not take it."""
         try:
-            self.channel.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
+            socket.send_fds(self.channel, [data], descriptors)
         except OSError as error:
             raise Gone from error
 

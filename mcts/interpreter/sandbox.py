@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import array
 import contextlib
 import errno
 import json
@@ -29,9 +28,9 @@ faccessat2 fadvise64 fallocate fchdir fdatasync flock fstat fstatfs fsync ftrunc
 getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getrandom getresgid
 getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat madvise membarrier
 mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll
-pread64 preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename renameat
-renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend select
-rt_sigtimedwait sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
+pread64 preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename
+renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend
+rt_sigtimedwait select sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
 sched_yield sendfile sendmmsg sendmsg sendto setitimer setrlimit set_robust_list set_tid_address shutdown sigaltstack
 signalfd4 socketpair stat statfs statx sysinfo time times truncate uname unlink unlinkat utimensat wait4 waitid write
 writev
@@ -150,7 +149,6 @@ class Server:
             raise InterpreterError("not installed")
         command[:1] = [shutil.which(name) or name for name in command[:1]]
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(5)
         channel, channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.zygote, self.owner = Process(channel), os.getpid()
         landlock = [*system_paths(), *path, *DEVICES] if isolation in ("unshare", "none") else []
@@ -167,33 +165,19 @@ class Server:
         )
         control_end.close()
         channel_end.close()
-        self.folders: list[int] = []
 
     async def greeting(self) -> list[str]:
         """Wait until the server serves. Returns what it could not set up; raises InterpreterError with its reason."""
         await readable(self.control)
-        data, ancillary, _, _ = self.control.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(4 * 253))
-        if not data:
+        if not (data := self.control.recv(PACKET_BYTES)):
             assert self.popen.stderr is not None
             lines = self.popen.stderr.read().decode(errors="replace").strip().splitlines()
             raise InterpreterError(lines[-1] if lines else "it ended without a word")
-        self.folders += [fd for *_, payload in ancillary for fd in array.array("i", payload)]
-        hello = json.loads(data)
-        self.folder, self.bounded = hello["folder"], hello["bounded"]
-        self.empty = [self.used(slot) for slot in range(len(self.folders))]
+        self.folder: str
+        missing: list[str]
+        self.folder, missing = json.loads(data)
         await self.zygote.receive()
-        missing: list[str] = hello["missing"]
         return missing
-
-    def used(self, slot: int) -> tuple[int, int]:
-        """Files and blocks of a writable folder, up to a constant."""
-        numbers = os.fstatvfs(self.folders[slot])
-        return -numbers.f_ffree, -numbers.f_bfree
-
-    def tidy(self, slot: int, leftover: int) -> bool:
-        """Whether a writable folder holds at most `leftover` files, all empty. Not known where it has no bounds."""
-        files, blocks = self.used(slot)
-        return not self.bounded or (files <= self.empty[slot][0] + leftover and blocks <= self.empty[slot][1])
 
     def order(self, command: dict[str, Any]) -> None:
         """Tell the warden. Raises Gone."""
@@ -202,21 +186,12 @@ class Server:
         except OSError as error:
             raise Gone from error
 
-    def sweep(self, slot: int) -> None:
-        """Empty a writable folder. Raises Gone."""
-        self.order({"slot": slot})
-        with contextlib.suppress(OSError):
-            self.control.recv(PACKET_BYTES)
-
     def close(self) -> None:
         """End every process of the server and wait for that."""
         if self.owner != os.getpid():
             return  # a fork of the engine's process: not its server
         self.zygote.channel.close()
         self.control.close()
-        for descriptor in self.folders:
-            os.close(descriptor)
-        self.folders = []
         try:
             self.popen.wait(5)
         except subprocess.TimeoutExpired:

@@ -11,7 +11,6 @@ descriptor, may not fork without a grant, and can neither signal, trace nor list
 
 from __future__ import annotations
 
-import array
 import builtins
 import contextlib
 import errno
@@ -59,21 +58,6 @@ def packet_socket(descriptor: int) -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, descriptor)
 
 
-def rights(*descriptors: int) -> list[tuple[int, int, array.array[int]]]:
-    """Ancillary data that passes descriptors on."""
-    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
-
-
-def receive(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """One packet and the descriptors that came with it. b"": the other end is gone."""
-    data, ancillary, _, _ = channel.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(4))
-    descriptors = array.array("i")
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-            descriptors.frombytes(payload)
-    return data, list(descriptors)
-
-
 # The states
 
 
@@ -82,7 +66,7 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
     runner = Runner(settings["profile"])
     namespace: dict[str, Any] = {}
     while True:
-        command, descriptors = receive(channel)
+        command, descriptors, _, _ = socket.recv_fds(channel, PACKET_BYTES, 1)
         reap()
         if not command:
             os._exit(0)
@@ -185,7 +169,7 @@ def zygote(channel: socket.socket, to_warden: socket.socket, settings: dict[str,
     sys.set_int_max_str_digits(0)  # the digits of 2 ** 20000 are a fair question
     seed_generators()
     missing, listener = restrict(settings)
-    to_warden.sendmsg([json.dumps(missing).encode()], rights(*listener))
+    socket.send_fds(to_warden, [json.dumps(missing).encode()], listener)
     for descriptor in (to_warden.detach(), *listener):
         os.close(descriptor)
     gc.collect()
@@ -226,8 +210,8 @@ def restrict(settings: dict[str, Any]) -> tuple[list[str], list[int]]:
 class Warden:
     """Grants forks, and keeps the writable folders, on the word of the manager."""
 
-    def __init__(self, control: socket.socket, listener: list[int], folders: list[int]) -> None:
-        self.control, self.listener, self.folders = control, listener, folders
+    def __init__(self, control: socket.socket, listener: list[int], base: str, isolated: bool) -> None:
+        self.control, self.listener, self.base, self.isolated = control, listener, base, isolated
         self.grants: Counter[int] = Counter()  # forks allowed, by process
         self.asked: Counter[int] = Counter()  # for threads, and for what was refused
 
@@ -245,13 +229,11 @@ class Warden:
                     self.answer(listener)
 
     def obey(self, command: dict[str, Any]) -> None:
-        """`slot` gets an empty folder `name`, for the next child of the process `fork`."""
-        sweep(self.folders[command["slot"]])
-        if "fork" in command:
-            os.mkdir(command["name"], 0o700, dir_fd=self.folders[command["slot"]])
-            self.grants[command["fork"]] += 1
-        else:
-            self.control.send(b"swept")
+        """Allow the process `fork` one fork; its child gets the folder `name`, alone in the folder `slot`."""
+        folder = f"{self.base}/{command['slot']}"
+        confine.empty_folder(folder, self.isolated)
+        os.mkdir(f"{folder}/{command['name']}", 0o700)
+        self.grants[command["fork"]] += 1
 
     def answer(self, listener: int) -> None:
         """A process asks for a thread or a fork: the arguments are in registers, so they are what will be done."""
@@ -279,35 +261,23 @@ class Warden:
         return False
 
 
-def sweep(folder: int) -> None:
-    """Remove everything from the folder behind a descriptor."""
-    for name in os.listdir(folder):
-        try:
-            os.rmdir(name, dir_fd=folder)
-        except NotADirectoryError:
-            os.unlink(name, dir_fd=folder)
-        except OSError:
-            shutil.rmtree(name, ignore_errors=True, dir_fd=folder)
-
-
 def main(control: socket.socket, settings: dict[str, Any]) -> None:
     """The first process, after `BOOT`: confine, fork the zygote, greet the manager, keep watch."""
     channel = packet_socket(settings["zygote"])
     isolated = settings["isolation"] in ("bubblewrap", "unshare")
     base = settings["folder"] if isolated else tempfile.mkdtemp(prefix="arbor-")
-    folders = confine.make_folders(base, settings["slots"], isolated)
+    confine.make_folders(base, settings["slots"], isolated)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
-        for inherited in (control.detach(), ours.detach(), *folders):
-            os.close(inherited)
+        control.close()
+        ours.close()
         zygote(channel, theirs, {**settings, "folder": base})
     channel.close()
     theirs.close()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come here; nobody asks how they ended
-    message, listener = receive(ours)
-    hello = {"folder": base, "bounded": isolated, "missing": json.loads(message)}
-    control.sendmsg([json.dumps(hello).encode()], rights(*folders))
-    Warden(control, listener, folders).watch()
+    message, listener, _, _ = socket.recv_fds(ours, PACKET_BYTES, 1)
+    control.send(json.dumps([base, json.loads(message)]).encode())
+    Warden(control, listener, base, isolated).watch()
     if not isolated:
         shutil.rmtree(base, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)

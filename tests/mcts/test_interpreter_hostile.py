@@ -16,7 +16,7 @@ from mcts.interpreter import ForkInterpreter, State
 from .hostile.snippets import HOSTILE
 
 CORPUS = [(category, name) for category, snippets in HOSTILE.items() for name in snippets]
-PATIENT_SECONDS, BRISK_SECONDS = 30.0, 2.0  # for snippets that end by themselves, and for the others
+PATIENT_SECONDS, BRISK_SECONDS = 30.0, 1.5  # for snippets that end by themselves, and for the others
 HANG_SECONDS = 240.0
 NEEDS_MOUNTS = {"fills the disk", "a million empty files"}  # not covered without namespaces
 BYSTANDER = "import os, sympy\nprint(x + len(str(sympy.Integer(40) + 2)), os.listdir('.'))"
@@ -85,7 +85,7 @@ async def test_hostile_snippets_are_contained(tool: str | None, tmp_path, monkey
         (tmp_path / tool).symlink_to(found)
     monkeypatch.setenv("PATH", str(tmp_path))
     before = set(os.listdir(tempfile.gettempdir()))
-    corpus = CORPUS if tool == "bwrap" else CORPUS[:: 4 if tool else 7]
+    corpus = CORPUS if tool == "bwrap" else CORPUS[:: 6 if tool else 9]
     corpus = [entry for entry in corpus if tool or entry[1] not in NEEDS_MOUNTS]
     endless = [entry for entry in corpus if "TimeoutError" in HOSTILE[entry[0]][entry[1]][0]]
     await assault([entry for entry in corpus if entry not in endless], PATIENT_SECONDS)
