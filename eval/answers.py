@@ -282,8 +282,8 @@ def _region(text: str) -> Answer | None:
 
 _NAME = re.compile(
     r"(?:\\?[a-zA-Z]|\\[a-z]+|[A-Z]{2,4}|[A-Za-z][a-z ]{3,}|\\text\{[^{}]*\})(?:_\{?\w+\}?)?'*(?:\^\{-1\})?"
-    r"\s*(?:\(\s*[a-z](?:\s*,\s*[a-z])*\s*\))?"
-    r"|\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)|\\(?:overline|angle|triangle)\s*\{?\s*[A-Z]+\s*\}?|\|[A-Z]{2}\|"
+    r"\s*(?:\(\s*[a-zA-Z](?:\s*,\s*[a-z])*\s*\))?|\\frac\{d\w\}\{d\w\}"
+    r"|\(\s*[a-z](?:\s*,\s*[a-z])+\s*\)|m?\\(?:overline|angle|triangle)\s*\{?\s*[A-Z]+\s*\}?|\|[A-Z]{2}\|"
 )
 
 

@@ -104,7 +104,7 @@ def _choice(scalar: Scalar) -> str:
 
 def _short_words(gold: str, prediction: str) -> Decision:
     """Two or three letters are a word or a product; only a rearrangement leaves that open."""
-    return gold == prediction or (None if sorted(gold) == sorted(prediction) else False)
+    return gold == prediction or (None if sorted(gold) == sorted(prediction) and set(gold) - set("ivx") else False)
 
 
 def _words(gold: Answer, prediction: Answer, exact: bool) -> Decision:

@@ -47,7 +47,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{f"arc{name}": getattr(sympy, f"a{name}") for name in _CIRCULAR.split()},
     **{name: getattr(sympy, other) for name, other in re.findall(r"(\w+):(\w+)", _OTHER_NAME)},
     "lg": lambda x: sympy.log(x, 10),
-    "Rational": lambda top, bottom=1: top / bottom,
+    **dict.fromkeys(("Rational", "Fraction"), lambda top, bottom=1: top / bottom),
 }
 INVERSES = {name: FUNCTIONS[f"arc{name}"] for name in _CIRCULAR.split()}
 _GREEK = (

@@ -11,7 +11,7 @@ _UNICODE = r"""
 ∞ \infty π \pi √ \sqrt ∪ \cup ∩ \cap ∈ \in ± \pm ∓ \mp ° ^\circ ∅ \emptyset ℝ \Reals ℤ \Integers ≡ \equiv ∖ \setminus
 ′ ' ’ ' “ " ” " … \ldots θ \theta α \alpha β \beta λ \lambda ω \omega φ \phi ∠ \angle ⟨ \langle ⟩ \rangle ⌊ \lfloor
 ⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , ₀ _0 ₁ _1 ₂ _2
-₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
+¢ \text{cents} ₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
 """
 _TRANSLATION = str.maketrans(
     {one: other + " " * other[-1].isalpha() for one, other in re.findall(r"(\S) (\S+)", _UNICODE)}
@@ -23,6 +23,17 @@ _ESCAPED = re.compile(r"([\t\f\b\r\a\v])(?=[a-z]{2})")
 
 # One spelling for each notation, applied in this order.
 _RULES = [
+    (r"\\(?:text)?color\s*\{[^{}]*\}|\\underline(?![a-zA-Z])|\^\{\s*\}|(?<=\d)\s*\\\$$", " "),
+    (r"^(-?[\d.,/]+)\s*\([a-zA-Z ]{3,}\)$", r"\1"),
+    (r"\b(?:np\.\w+|Decimal|Integer|Float)\(\s*['\"]?([-\d.e]+)['\"]?\s*\)", r"\1"),
+    (r"\bInterval\(([^()]*)\)", r"[\1]"),
+    (r"\bInterval\.open\(([^()]*)\)", r"(\1)"),
+    (r"\bInterval\.Lopen\(([^()]*)\)", r"(\1]"),
+    (r"\bInterval\.Ropen\(([^()]*)\)", r"[\1)"),
+    (r"\bFiniteSet\(([^()]*)\)", r"\\{\1\\}"),
+    (r"^Eq\(([^,]*),([^,]*)\)$", r"\1=\2"),
+    (r"(?<=\d) out of (?=\d)", "/"),
+    (r"\b(hours?|minutes?|feet|foot|yards?|pounds?) (?=\d)", r"\1 and "),
     (
         r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?",
         " ",
@@ -59,7 +70,7 @@ _RULES = [
     ),
     (r"\\(?:text[a-z]*|mbox|hbox|fbox|mathrm|mathbf|mathit|mathsf|emph|operatorname|bold)\s*\{", r"\\text{"),
     (r"\(?\\?[pb]?mod\s*\{?\s*(\d+)\s*[})]?\)?", r" \\text{mod \1}"),
-    (r"(?i)^(?:the )?(?:final )?answer(?: is\b|:)\s*:?", ""),
+    (r"(?i)^(?:\\text\s*\{\s*)?(?:the )?(?:final )?answer(?: is\b|:)\s*:?(?:\s*\})?", ""),
     (r"\\text\{\s*(sin|cos|tan|cot|sec|csc|ln|log|arctan|arcsin|arccos|cis)\s*\}", r" \1 "),
     (r"(?<=[)\]])\s*[Uu]\s*(?=[(\[])", r" \\cup "),
     (r"\\text\{[\s,]*(and|or|to)[\s,]*\}", r" \1 "),
@@ -77,6 +88,7 @@ def clean(text: str) -> str:
     text = re.sub(r"[\x00-\x1f\x7f\u200b-\u200f\ufeff]", " ", text)
     if r"\begin" not in text or r"\\begin" in text:
         text = _DOUBLED.sub(r"\\", text)
+    text = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", lambda m: m[1].replace(r"\\", ", "), text, flags=re.DOTALL)
     if "matrix}" in text and r"\\" not in text:
         text = re.sub(r"\\(?=[-\s\d])", r"\\\\ ", text)  # a row separator that lost one of its two backslashes
     text = unwrap(text)
