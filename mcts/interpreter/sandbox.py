@@ -27,7 +27,7 @@ dup3 epoll_create epoll_create1 epoll_ctl epoll_pwait epoll_pwait2 epoll_wait ev
 faccessat2 fadvise64 fallocate fchdir fdatasync flock fstat fstatfs fsync ftruncate futex futex_waitv getcpu getcwd
 getdents64 getegid geteuid getgid getgroups getitimer getpeername getpgid getpgrp getpid getppid getrandom getresgid
 getresuid getrlimit getrusage getsid getsockname getsockopt gettid gettimeofday getuid lseek lstat madvise membarrier
-mincore mkdir mkdirat mmap mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll
+mincore mkdir mkdirat mprotect mremap msync munmap nanosleep newfstatat open openat pause pipe pipe2 poll ppoll
 pread64 preadv pselect6 pwrite64 pwritev read readahead readlink readlinkat readv recvfrom recvmmsg recvmsg rename
 renameat renameat2 restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigreturn rt_sigsuspend
 rt_sigtimedwait select sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max sched_get_priority_min
@@ -41,6 +41,7 @@ ALLOWED_ARGUMENTS = (  # call, position of the argument, values
     ("prctl", 0, (15, 16)),  # the name of a thread
     ("prlimit64", 0, (0,)),  # its own limits
 )
+MAP_SHARED = 1
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",  # the same in every run, as the seeds of `random` are
@@ -80,6 +81,7 @@ def seccomp_program() -> str:
     wanted: list[tuple[Any, ...]] = [(seccomp.ALLOW, name) for name in ALLOWED_CALLS.split()]
     for name, position, values in ALLOWED_ARGUMENTS:
         wanted += [(seccomp.ALLOW, name, seccomp.Arg(position, seccomp.MASKED_EQ, 0xFFFFFFFF, v)) for v in values]
+    wanted += [(seccomp.ALLOW, "mmap", seccomp.Arg(3, seccomp.MASKED_EQ, MAP_SHARED, 0))]  # else siblings share it
     wanted += [(seccomp.NOTIFY, "clone"), (seccomp.ERRNO(errno.ENOSYS), "clone3")]  # the C library falls back on clone
     for action, name, *condition in wanted:
         with contextlib.suppress(OSError, ValueError):  # an architecture without such a call needs none

@@ -40,6 +40,7 @@ from mcts.interpreter import confine
 from mcts.interpreter.observation import Capture, observe
 
 PACKET_BYTES = 200_000
+CHANNEL = 48  # descriptors from here on are a state's channel: files that a snippet forgot have lower ones
 NOTIFICATION, RECEIVE, RESPOND, CONTINUE = 80, 0xC0502100, 0xC0182101, 1  # of seccomp
 CLONE_THREAD = 0x10000
 THREAD_FLAGS = 0x003D0F00  # all that the C library makes a thread with: no namespace among them
@@ -72,7 +73,8 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
             os._exit(0)
         if descriptors and fork(descriptors[0]):
             channel.close()
-            channel = packet_socket(descriptors[0])
+            channel = packet_socket(fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL))
+            os.close(descriptors[0])
             namespace = namespace or main_namespace(settings["cpu_seconds"])
             runner.run(channel, namespace)
 
@@ -146,10 +148,17 @@ def unpack(folder: str, files: dict[str, bytes]) -> None:
 
 
 def pack(folder: str, channel: int) -> dict[str, bytes]:
-    """The files in `folder`. Descriptors that may be open on them are closed; the warden sweeps the folder."""
+    """The files in `folder`. Every descriptor but the channel is closed, since children would share it: files that
+    the snippet forgot are flushed and closed by name, or they would later close what has their number then."""
     os.chdir("/")
-    if not os.listdir(folder):
-        return {}
+    free = os.dup(0)
+    os.close(free)
+    forgotten = gc.get_objects() if free > 3 else []  # what the snippet made: the zygote's objects are frozen
+    for kinds, end in ((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom), "flush"), ((io.FileIO,), "close"):
+        for file in forgotten:
+            if type(file) in kinds:
+                with contextlib.suppress(OSError, ValueError):
+                    getattr(file, end)()
     os.closerange(3, channel)
     os.closerange(channel + 1, 1024)
     paths = [Path(at, name) for at, _, names in os.walk(folder) for name in names]

@@ -179,6 +179,18 @@ async def test_files_belong_to_the_state(interpreter):
     assert (await interpreter.run(changed, "open('a/b/c').read()")).observation == "one two"
 
 
+async def test_a_forgotten_file_is_flushed_and_closed(interpreter):
+    steps = ["f = open('kept', 'w')\nf.write('a' * 12)", "f = open('kept')\nf.read()", "f = None\nopen('kept').read()"]
+    assert await say(interpreter, *steps) == "a" * 12
+    assert await say(interpreter, *steps[:2]) == "a" * 12
+
+
+async def test_siblings_share_no_descriptor_and_no_memory(interpreter):
+    base = (await interpreter.run(None, "import os\nread, write = os.pipe()")).state
+    assert "OSError" in (await interpreter.run(base, "os.write(write, b'x')")).observation
+    assert "PermissionError" in await say(interpreter, "import mmap\nmmap.mmap(-1, 4096)")
+
+
 async def test_evicted_states_are_rebuilt_unnoticed():
     async with ForkInterpreter(max_states=4, preload=()) as small:
         path = [(await small.run(None, "import random\nrandom.seed(1)\nx = [random.random()]")).state]

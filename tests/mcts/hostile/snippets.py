@@ -66,7 +66,10 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         ),
         "bomb of numpy": ("MemoryError", "import numpy as np\nx = np.ones((1 << 17, 1 << 17))"),
         "bomb of strings": ("MemoryError", "print('a' * (1 << 36))"),
-        "bomb of mappings": ("OSError|MemoryError", "import mmap\nx = [mmap.mmap(-1, 1 << 30) for _ in range(64)]"),
+        "bomb of mappings": (
+            "OSError|MemoryError",
+            "import mmap\nx = [mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE) for _ in range(64)]",
+        ),
     },
     "processes and threads": {
         "forks": (DENIED, "import os\nos.fork()"),
