@@ -120,7 +120,8 @@ def _region(text: str) -> Any:
         getattr(end, "is_extended_real", False) for _, *ends in found for end in ends
     ):
         return None
-    return sympy.Union(*(sympy.Interval(low, high, one[1] == "(", one[4] == ")") for one, low, high in found))
+    intervals = [sympy.Interval(low, high, one[1] == "(", one[4] == ")") for one, low, high in found]
+    return None if sympy.S.EmptySet in intervals else sympy.Union(*intervals)
 
 
 def _value(text: str) -> Any:
