@@ -24,7 +24,7 @@ from eval.verdict import Grade, Verdict, undecided
 
 ROOT = Path(__file__).resolve().parent.parent
 READY = "ready"
-WALL_FACTOR = 5  # the wall-clock limit, as a multiple of the limit on processor time
+WALL_FACTOR = 12  # the wall-clock limit, as a multiple of the limit on processor time
 
 
 class Workers:
