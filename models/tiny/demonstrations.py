@@ -1,8 +1,8 @@
 """Solutions of a deliberately weak solver, from which the first policy is learned.
 
-The solver moves in the right direction most of the time, but seldom by the right amount, guesses afresh now and
-then, sometimes stops early and always stops at its limit of tries: most of its answers are wrong. What is left
-for search is to tell good tries from bad ones.
+The solver mostly moves in the right direction, but often by one and seldom by the right amount, guesses afresh now and
+then, sometimes stops early and always at its limit of tries. Its commonest move, by one, is a poor one: a policy that
+always does the likeliest thing gets there late. What is left for search is to tell good tries from bad ones.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ def test_training_from_nothing_gives_a_model_that_the_engine_loads(tmp_path, cap
     assert model.encode("12") == (*model.encode("1"), *model.encode("2"))
     assert json.loads((tmp_path / "out" / "config.json").read_text())["value_model"] is True
     first = capsys.readouterr().out
-    assert all(name in first for name in ("policy: 2/2", "rollouts: ", "value: ", "s left"))
+    assert all(name in first for name in ("policy [", "2/2 policy", "rollouts [", "value [", "s left"))
     train(TINY, tmp_path / "again", tmp_path / "runs")
     assert "left" not in capsys.readouterr().out
     assert (tmp_path / "again" / "model.safetensors").exists()

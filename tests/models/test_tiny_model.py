@@ -6,10 +6,13 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from mcts.config import load_config
+from mcts.driver import Solver, solve_all
+from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from models.tiny.demonstrations import demonstrate
-from models.tiny.problems import generate
+from models.tiny.problems import Problem, generate
 from models.tiny.tokenizer import GROUPS
 from models.tiny.train import demonstration_example
 from models.transformers_engine import TransformersModel
@@ -98,3 +101,19 @@ def test_shipped_model_is_small_and_marked_as_a_value_model():
     assert sum(path.stat().st_size for path in TINY.rglob("*") if path.is_file()) < 25e6
     parameters = sum(tensor.numel() for tensor in load_file(WEIGHTS / "model.safetensors").values())
     assert 0.5e6 < parameters < 2e6
+
+
+async def accuracy(name: str, model: TransformersModel, interpreter: ForkInterpreter, problems: list[Problem]) -> int:
+    config = load_config(TINY.parents[1] / "configs" / "tiny" / f"{name}.yaml")
+    solver = Solver(config, model, SftMarkup(), interpreter)
+    questions = [Question(i, {"question": problem.question}, "") for i, problem in enumerate(problems)]
+    records = [(question.index, record) async for question, record in solve_all(solver, questions, 64)]
+    return sum((record["prediction"] or {}).get("final_answer") == str(problems[i].answer) for i, record in records)
+
+
+async def test_search_pays_on_fresh_problems():
+    model, problems = TransformersModel.load(WEIGHTS), generate(77, 12)
+    async with ForkInterpreter() as interpreter:
+        greedy = await accuracy("greedy", model, interpreter, problems)
+        beam = await accuracy("sbs_3_5", model, interpreter, problems)
+    assert beam >= greedy + 3

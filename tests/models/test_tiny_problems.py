@@ -61,7 +61,7 @@ def test_shipped_sets_come_from_their_stated_seeds(split):
 def test_no_demonstration_shows_a_heldout_question():
     heldout = {json.loads(line)["question"] for line in (DATA / "heldout.jsonl").read_text().splitlines()}
     rng = Random(0)
-    prompts = [demonstrate(p, rng).prompt for p, _ in zip(stream(SEEDS["train"], "train"), range(5000), strict=False)]
+    prompts = [demonstrate(p, rng).prompt for p, _ in zip(stream(SEEDS["train"], "train"), range(2500), strict=False)]
     assert not any(prompt.removeprefix("<question> ").removesuffix(" </question>\n") in heldout for prompt in prompts)
 
 
@@ -82,6 +82,6 @@ def test_command_refuses_a_count_below_one(tmp_path, capsys):
 
 def test_demonstrations_are_weak_but_not_hopeless():
     rng = Random(3)
-    problems = generate(4, 3000, "train")
+    problems = generate(4, 1500, "train")
     right = sum(demonstrate(p, rng).answer == p.answer for p in problems) / len(problems)
-    assert 0.2 < right < 0.5
+    assert 0.4 < right < 0.7
