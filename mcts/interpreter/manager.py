@@ -274,7 +274,7 @@ class ForkInterpreter:
                 try:
                     return parse(await child.receive(), time.monotonic() - started)
                 except (Gone, ValueError):
-                    raise Killed(post_mortem(await child.wait_status(0.1))) from None
+                    raise Killed(post_mortem(await child.wait_status(0.5))) from None
         except TimeoutError:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from mcts.interpreter import ForkInterpreter, State
+from mcts.interpreter.sandbox import seccomp_program
 
 from .hostile.snippets import HOSTILE
 
+needs_seccomp = pytest.mark.skipif(not seccomp_program(), reason="pyseccomp or libseccomp is not installed")
 CORPUS = [(category, name) for category, snippets in HOSTILE.items() for name in snippets]
 PATIENT_SECONDS, BRISK_SECONDS = 30.0, 1.5  # for snippets that end by themselves, and for the others
 HANG_SECONDS = 240.0
@@ -75,6 +77,7 @@ async def assault(corpus: list[tuple[str, str]], timeout_seconds: float) -> None
     assert not processes_below(server)
 
 
+@needs_seccomp
 @pytest.mark.parametrize("tool", ["bwrap", "unshare", None])
 @pytest.mark.filterwarnings("ignore:the sandbox lacks")
 async def test_hostile_snippets_are_contained(tool: str | None, tmp_path, monkeypatch):
