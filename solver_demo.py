@@ -48,6 +48,8 @@ def parse_arguments(mode: str | None) -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.limit is not None and arguments.limit < 1:
         raise UserError(f"--limit {arguments.limit}: expected at least 1")
+    if arguments.question is not None and not arguments.question.strip():
+        raise UserError("--question: expected a question, found an empty text")
     if mode is not None:
         arguments.set.append(f"mode={mode}")
     return arguments

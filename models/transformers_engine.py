@@ -82,7 +82,10 @@ class TransformersModel:
         folder = check_model_dir(model_dir)
         register_attention()
         device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        on_cpu = torch.device(device).type == "cpu"
+        try:
+            on_cpu = torch.device(device).type == "cpu"
+        except RuntimeError:
+            raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:0") from None
         torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
         try:
             model = AutoModelForCausalLM.from_pretrained(

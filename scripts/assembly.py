@@ -17,7 +17,7 @@ from eval.grader import Verdict, grade_async
 from mcts.config import Config, UserError, check_search
 from mcts.driver import Solver
 from mcts.files import TreeWriter, unfinished_output
-from mcts.interpreter import ForkInterpreter
+from mcts.interpreter import ForkInterpreter, InterpreterError
 from mcts.markup import Markup, make_markup
 from mcts.model import LanguageModel
 
@@ -29,7 +29,7 @@ def run_command(main: Callable[[], int]) -> None:
     """Runs a command's main function: bad input is one line on standard error and exit code 2."""
     try:
         code = main()
-    except UserError as error:
+    except (UserError, InterpreterError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
