@@ -13,6 +13,7 @@ _FINAL = re.compile(
     re.DOTALL | re.IGNORECASE,
 )
 _ANSWER_IS = re.compile(r"answer\s+(?:is|are|=|:)\s*:?\s*(.+)", re.IGNORECASE)
+_PROGRAM = re.compile(r"```(?:python|py)\b.*?(?:```|\Z)", re.DOTALL)
 _XML_OUTPUT = re.compile(r"<output>\s*(.*?)\s*</output>", re.DOTALL)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?:\s|$)|\n")
@@ -46,6 +47,7 @@ def boxes(text: str) -> list[str]:
 
 
 def _default(text: str) -> str:
+    text = _PROGRAM.sub("", text) or text
     if finals := _FINAL.findall(text):
         return _tidy(finals[-1])
     if (box := last_box(text)) is not None:

@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 Mode = Literal["mcts", "sbs", "react"]
-MarkupName = Literal["react", "react_sft"]
+MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 
@@ -67,6 +67,9 @@ class Config(BaseModel):
     first_play_urgency: float = 0.0  # Q of a child that was never visited
     n_runs: int = Field(1, ge=1)  # searches of one question, decided by a majority (Maj@k)
     vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
+    train_prompt: bool = False  # tora, pal, cot: the prompt of ToRA's trained models, without instructions and examples
+    max_tool_calls: int | None = Field(None, ge=0)  # snippets along a path; None: no bound but max_depth
+    code_state: Literal["carried", "fresh"] = "carried"  # whether a snippet sees the variables of the one before it
     code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"  # how an observation is written
     sandbox: Literal["auto", "required", "off"] = "auto"

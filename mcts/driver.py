@@ -83,7 +83,7 @@ class Solver:
                     "ground_truth": None,  # a beam is never told the answer
                     "value": int(NOT_EVALUATED) if node.value == NOT_EVALUATED else node.value,
                     "final_answer": node.final_answer,
-                    "solution": solution_text(node, self.config.step_delim),
+                    "solution": solution_text(node, self.markup.step_delim),
                     "tag": node.tag,
                 }
                 for node in search.solutions

@@ -11,7 +11,7 @@ from mcts.config import Config
 from mcts.interpreter import Interpreter
 from mcts.markup import PYTHON_INTERPRETER, Markup, Step
 from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
-from mcts.tree import TOO_DEEP, TOO_MANY_ERRORS, UNPARSABLE, Node
+from mcts.tree import TOO_DEEP, TOO_MANY_CALLS, TOO_MANY_ERRORS, UNPARSABLE, Node
 
 Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
 """(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
@@ -87,8 +87,9 @@ class Expander:
         """
         assert node.context is not None
         config = self.config
+        stop = self.markup.stop if config.stop is None else config.stop
         params = Sampling(
-            config.temperature, config.top_p, config.top_k, config.max_tokens, config.stop or (), (*self.key, node.tag)
+            config.temperature, config.top_p, config.top_k, config.max_tokens, stop, (*self.key, node.tag)
         )
         expansion = await self.model.sample(node.context, n, params)
         self.counts.samples += len(expansion.samples)
@@ -119,13 +120,14 @@ class Expander:
 
     async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
         """Reads the step, runs its code and decides whether the child is terminal."""
-        step = self.markup.read(sample.text)
+        ended = sample.finish == "eos" or sample.stop not in ("", self.markup.step_delim)
+        step = self.markup.read(sample.text, child.parent.text if child.parent else "", ended)
         child.text = step.text
         if not step.parsable:
             self._fail(child, UNPARSABLE)
         elif step.code:
             await self._run(child, step)
-        else:
+        elif step.final_answer:
             child.final_answer = step.final_answer
             child.terminal = True
         if not child.terminal and child.depth > self.config.max_depth:
@@ -140,13 +142,22 @@ class Expander:
 
     async def _run(self, child: Node, step: Step) -> None:
         assert child.parent is not None
+        calls = sum(bool(node.action) for node in child.parent.path())
+        if self.config.max_tool_calls is not None and calls >= self.config.max_tool_calls:
+            self._fail(child, TOO_MANY_CALLS)
+            return
         child.action, child.action_input = PYTHON_INTERPRETER, step.code
         execution = await self.interpreter.run(child.parent.state, step.code)
         self.counts.snippets += 1
         self.counts.code_seconds += execution.seconds
         child.text = self.markup.observed(step, execution.observation)
-        child.state = execution.state
-        if "Error" in execution.observation:
+        child.state = execution.state if self.config.code_state == "carried" else None
+        if step.answers and not execution.failed:
+            child.final_answer = execution.observation.rpartition("\n")[2]
+            child.terminal = True
+        elif step.answers:
+            self._fail(child, TOO_MANY_ERRORS)
+        elif "Error" in execution.observation:
             child.errors = child.parent.errors + 1
             if child.errors > self.config.errors_threshold:
                 self._fail(child, TOO_MANY_ERRORS)

@@ -14,7 +14,8 @@ NOT_EVALUATED = -100.0
 UNPARSABLE = "Fail to generate parsable text for next step."
 TOO_DEEP = "Fail to sove the problem within limited steps."  # the published spelling: files must stay comparable
 TOO_MANY_ERRORS = "Too many consecutive steps have code errors."
-FAILURES = frozenset({UNPARSABLE, TOO_DEEP, TOO_MANY_ERRORS, TOO_DEEP.replace("sove", "solve")})
+TOO_MANY_CALLS = "Reach max function call limit."
+FAILURES = frozenset({UNPARSABLE, TOO_DEEP, TOO_MANY_ERRORS, TOO_MANY_CALLS, TOO_DEEP.replace("sove", "solve")})
 
 
 class TreeError(ValueError):

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from eval.extract import extract
 from eval.grader import Verdict, grade_async
 from mcts.config import Config, UserError, check_search
 from mcts.driver import Solver
@@ -91,7 +92,13 @@ def load_model(config: Config) -> LanguageModel:
 def load_markup(config: Config) -> Markup:
     try:
         return make_markup(
-            config.prompt_wrap, config.step_delim, config.prompt_path, config.few_shot_path, config.num_few_shot
+            config.prompt_wrap,
+            config.step_delim,
+            config.prompt_path,
+            config.few_shot_path,
+            config.num_few_shot,
+            train_prompt=config.train_prompt,
+            extract=extract,
         )
     except OSError as error:
         raise UserError(f"{error.filename}: prompt file: {error.strerror}") from None

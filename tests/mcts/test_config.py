@@ -18,7 +18,7 @@ def write(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    "path", sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs/tiny").glob("*.yaml"))
+    "path", [path for at in ("", "tiny", "tora") for path in sorted((ROOT / "configs" / at).glob("*.yaml"))]
 )
 def test_every_shipped_configuration_loads_and_starts_with_its_command(path: Path) -> None:
     assert path.read_text(encoding="utf-8").startswith("# python ")
