@@ -108,10 +108,10 @@ def load_markup(config: Config) -> Markup:
 
 def describe(config: Config) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
-    from models.folder import weights_hash
+    from models.folder import check_model_dir, weights_hash
 
     assert config.model_dir is not None
-    folder = Path(config.model_dir)
+    folder = check_model_dir(config.model_dir)  # before any output is made
     weights = weights_hash(folder)
     return {
         "fingerprint": f"{config.fingerprint()}-{weights}",
