@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from mcts.config import Config
 from mcts.interpreter import Interpreter
@@ -32,6 +34,20 @@ class Counts:
     code_seconds: float = 0.0
 
 
+def common_prefix(first: str, second: str) -> int:
+    """How many characters two texts begin with in common, by bisection: comparing slices is cheap, characters not."""
+    low, high = 0, min(len(first), len(second))
+    if first[:high] == second[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
 def continuation(
     model: LanguageModel, parent: Context, sample: Sample, written: str
 ) -> tuple[tuple[int, ...], Context]:
@@ -41,18 +57,22 @@ def continuation(
     really wrote, and its key/value entries stay good) and encodes only the rest: the stop string that the engine
     cut off, the observation, the delimiter.
     """
-    raw = sample.text + sample.stop + sample.overflow
     ends = sample.ends or (len(sample.text),) * len(sample.token_ids)
-    common = next(
-        (i for i, (a, b) in enumerate(zip(raw, written, strict=False)) if a != b), min(len(raw), len(written))
-    )
-    kept = sum(1 for end in ends if end <= common)
+    kept = bisect_right(ends, common_prefix(sample.text + sample.stop + sample.overflow, written))
     spelled = ends[kept - 1] if kept else 0
     rest = model.encode(written[spelled:])
     if kept == len(sample.token_ids) and sample.context is not None:
         return sample.token_ids + rest, Context(sample.context, rest)
     token_ids = sample.token_ids[:kept] + rest
     return token_ids, Context(parent, token_ids)
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Awaits all at once; a task costs more host time than a short piece of work, so one alone gets none."""
+    if len(work) == 1:
+        await work[0]
+    elif work:
+        await asyncio.gather(*work)
 
 
 @dataclass
@@ -95,7 +115,7 @@ class Expander:
         self.counts.samples += len(expansion.samples)
         self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
         steps = self._distinct(node, expansion.samples)
-        await asyncio.gather(*(self._finish(child, sample, node.context) for child, sample in steps))
+        await _together([self._finish(child, sample, node.context) for child, sample in steps])
         node.children = [child for child, _ in steps]  # only now: a search stopped meanwhile has no half-made child
         if self.watcher is not None:
             for child in node.children:
@@ -170,7 +190,7 @@ class Expander:
     async def evaluate(self, nodes: Sequence[Node]) -> None:
         """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""
         self.counts.evaluations += len(nodes)
-        await asyncio.gather(*(self._evaluate(node) for node in nodes))
+        await _together([self._evaluate(node) for node in nodes])
 
     async def _evaluate(self, node: Node) -> None:
         assert node.context is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mcts.config import UserError
+from mcts.tree import uninterrupted
 
 SCHEMA = "arbor/1"
 
@@ -63,7 +64,8 @@ def _items(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _parse(line: str, where: str) -> Any:
     try:
-        return json.loads(line)
+        with uninterrupted():
+            return json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
 
@@ -117,9 +119,12 @@ class TreeWriter:
         self.done: dict[int, str] = {}  # question index → its text
         self.seed: int | None = None
         self._file: IO[bytes] | None = None
+        self._lines: list[tuple[int, int, int]] = []  # index of the question, where its line begins, its bytes
+        self._size = 0
 
     def open(self, *, resume: bool) -> None:
         """Opens the file for appending. Raises UserError rather than mix or overwrite runs."""
+        self._lines, self._size = [], 0
         if self.path.exists() and self.path.stat().st_size:
             if not resume:
                 raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
@@ -131,57 +136,57 @@ class TreeWriter:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def _read_back(self) -> None:
-        size = 0
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.endswith(b"\n"):
                     break
-                self._note(line, f"{self.path}:{number}")
-                size += len(line)
-        os.truncate(self.path, size)
+                self._read_line(line, f"{self.path}:{number}")
+        os.truncate(self.path, self._size)
 
-    def _note(self, line: bytes, where: str) -> None:
+    def _note(self, index: int, question: str, size: int) -> None:
+        self.done[index] = question
+        self._lines.append((index, self._size, size))
+        self._size += size
+
+    def _read_line(self, line: bytes, where: str) -> None:
         try:
-            record = json.loads(line)
+            with uninterrupted():
+                record = json.loads(line)
             meta = record["meta"]
             index, fingerprint, seed, question = meta["index"], meta["fingerprint"], meta["seed"], record["question"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{where}: not a line that this command wrote; choose another --output") from None
         if fingerprint != self.fingerprint:
             raise UserError(f"{where}: written with another configuration or model; choose another --output")
-        self.done[index] = question
+        self._note(index, question, len(line))
         self.seed = seed
 
     def append(self, index: int, record: Mapping[str, Any]) -> None:
         """Writes a finished question; it is on disk (in the system's cache) on return."""
         assert self._file is not None, "open() comes first"
-        line = memoryview(_encode(record))
-        while line:
-            line = line[self._file.write(line) or 0 :]
-        self.done[index] = str(record["question"])
+        line = _encode(record)
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._file.write(rest) or 0 :]
+        self._note(index, str(record["question"]), len(line))
 
     def finish(self) -> None:
         """Sorts the lines by question, through a temporary file in the same folder, and flushes them to the disk."""
         self.close()
-        offsets: list[tuple[int, int, int]] = []
-        position = 0
-        with self.path.open("rb") as lines:
-            for line in lines:
-                offsets.append((json.loads(line)["meta"]["index"], position, len(line)))
-                position += len(line)
-        if offsets == sorted(offsets):
+        if self._lines == sorted(self._lines):
             return
         with (
             self.path.open("rb") as source,
             tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as target,
         ):
-            for _, start, length in sorted(offsets):
+            for _, start, length in sorted(self._lines):
                 source.seek(start)
                 target.write(source.read(length))
             target.flush()
             os.fsync(target.fileno())
         os.chmod(target.name, self.path.stat().st_mode)
         os.replace(target.name, self.path)
+        self._lines.clear()  # they stand elsewhere now
 
     def close(self) -> None:
         if self._file is not None:
@@ -191,7 +196,8 @@ class TreeWriter:
 
 def _encode(record: Mapping[str, Any]) -> bytes:
     try:
-        text = json.dumps(record, ensure_ascii=False).encode()
+        with uninterrupted():
+            text = json.dumps(record, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
         text = json.dumps(record).encode()
     return text + b"\n"

@@ -42,7 +42,7 @@ def offline_inference(
             child
             for node in level
             for child in node.children
-            if child not in pruned and int(child.tag.rpartition(".")[2]) < beam_width * samples
+            if child not in pruned and child.index < beam_width * samples
         ]
         kept = sorted(children, key=lambda child: score(child, c_puct), reverse=True)[:width]
         answers += [node for node in kept if node.answered and not node.children]

@@ -11,8 +11,9 @@ from mcts.tree import NOT_EVALUATED, Node
 def puct(node: Node, c_puct: float, first_play_urgency: float = 0.0) -> float:
     """Q + c_puct · prior · √N(parent) / (1 + N), with `first_play_urgency` as the Q of an unvisited node."""
     assert node.parent is not None
-    q_value = node.q_value if node.visit_count else first_play_urgency
-    return q_value + c_puct * node.prior * math.sqrt(node.parent.visit_count) / (1 + node.visit_count)
+    visits = node.visit_count
+    q_value = node.value_sum / visits if visits else first_play_urgency
+    return q_value + c_puct * node.prior * math.sqrt(node.parent.visit_count) / (1 + visits)
 
 
 def backup(node: Node, value: float) -> None:
@@ -32,8 +33,12 @@ def select(root: Node, c_puct: float, first_play_urgency: float = 0.0) -> Node |
         return None
     node = root
     while node.children:
-        open_children = (child for child in node.children if not child.closed)
-        node = max(open_children, key=lambda child: puct(child, c_puct, first_play_urgency))
+        best, highest = None, -math.inf
+        for child in node.children:
+            if not child.closed and ((score := puct(child, c_puct, first_play_urgency)) > highest or best is None):
+                best, highest = child, score
+        assert best is not None  # an open node has an open child
+        node = best
     return node
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +59,11 @@ class Node:
     state: State | None = None
 
     @property
+    def index(self) -> int:
+        """Which child of its parent the node is: the last number of its tag."""
+        return int(self.tag.rpartition(".")[2])
+
+    @property
     def q_value(self) -> float:
         return self.value_sum / self.visit_count if self.visit_count else 0.0
 
@@ -93,6 +100,19 @@ class Node:
         self.state = None
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """No garbage collection meanwhile: where millions of objects are made and kept, it would walk them again and again
+    and find nothing (half the time of reading a tree of 10⁵ nodes)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def walk(root: Node) -> Iterator[Node]:
     """All nodes, breadth first."""
     queue = deque([root])
@@ -117,18 +137,23 @@ def _node_record(node: Node, searched: bool) -> dict[str, Any]:
         "value": int(NOT_EVALUATED) if node.value == NOT_EVALUATED else node.value,
     }
     if searched:
-        record |= {"q_value": node.q_value, "prior": node.prior, "visit_count": node.visit_count}
-    record |= {"token_ids": list(node.token_ids), "terminal": node.terminal}
-    optional = {"logprob": node.logprob, "reward": node.reward, "finish": node.finish, "duplicates": node.duplicates}
-    return record | {key: value for key, value in optional.items() if value not in (None, "") and value != 0}
+        record["q_value"], record["prior"], record["visit_count"] = node.q_value, node.prior, node.visit_count
+    record["token_ids"], record["terminal"] = list(node.token_ids), node.terminal
+    for key, value in ("logprob", node.logprob), ("reward", node.reward), ("finish", node.finish):
+        if value:  # nothing is said about what is not known, and a sum of nothing is 0
+            record[key] = value
+    if node.duplicates:
+        record["duplicates"] = node.duplicates
+    return record
 
 
 def to_record(root: Node, *, searched: bool) -> dict[str, Any]:
     """The published form of a tree. `searched` adds q_value, prior and visit_count (MCTS)."""
-    return {node.tag: _node_record(node, searched) for node in walk(root)}
+    with uninterrupted():
+        return {node.tag: _node_record(node, searched) for node in walk(root)}
 
 
-def _read_node(tag: str, record: Any, parent: Node | None) -> Node:
+def _read_node(tag: str, record: Any) -> Node:
     if not isinstance(record, Mapping):
         raise TreeError(f"node {tag}: expected an object, found {type(record).__name__}")
     try:
@@ -136,7 +161,6 @@ def _read_node(tag: str, record: Any, parent: Node | None) -> Node:
         answer = str(record.get("final_answer") or "")
         return Node(
             tag=tag,
-            parent=parent,
             depth=tag.count("."),
             text=str(record["text"]),
             extra_info=str(record.get("extra_info", "")),
@@ -167,15 +191,22 @@ def from_record(record: Any) -> Node:
     """
     if not isinstance(record, Mapping) or "0" not in record:
         raise TreeError('no root: expected an object with a node "0"')
-    tags = [tag for tag in record if tag != "solutions"]
-    if bad := [tag for tag in tags if not all(part.isdigit() for part in tag.split("."))]:
-        raise TreeError(f"tag {bad[0]!r}: expected numbers joined by dots, such as 0.2.1")
-    nodes: dict[str, Node] = {}
-    for tag in sorted(tags, key=lambda tag: [int(part) for part in tag.split(".")]):
-        parent = nodes.get(tag.rpartition(".")[0])
-        if parent is None and tag != "0":
-            raise TreeError(f"node {tag}: its parent {tag.rpartition('.')[0]!r} is not in the tree")
-        nodes[tag] = _read_node(tag, record[tag], parent)
-        if parent is not None:
-            parent.children.append(nodes[tag])
+    with uninterrupted():
+        nodes = {tag: _read_node(tag, node) for tag, node in record.items() if tag != "solutions"}
+        for tag, node in nodes.items():
+            if tag != "0":
+                _adopt(nodes, node)
+        for node in nodes.values():
+            node.children.sort(key=lambda child: child.index)
     return nodes["0"]
+
+
+def _adopt(nodes: Mapping[str, Node], node: Node) -> None:
+    """Hangs a node under its parent."""
+    above, _, last = node.tag.rpartition(".")
+    if not last.isdecimal():
+        raise TreeError(f"tag {node.tag!r}: expected numbers joined by dots, such as 0.2.1")
+    if above not in nodes:
+        raise TreeError(f"node {node.tag}: its parent {above!r} is not in the tree")
+    node.parent = nodes[above]
+    node.parent.children.append(node)
