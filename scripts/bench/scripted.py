@@ -1,0 +1,67 @@
+"""A scripted policy and value without latency, and an interpreter that runs nothing: what is left is the search."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from mcts.config import Config
+from mcts.driver import Solver
+from mcts.interpreter import Execution, State
+from mcts.markup import make_markup
+from mcts.model import Context, Expansion, Sample, Sampling
+
+STOP = "\n</code>"
+KEYS: dict[str, Any] = {
+    "mode": "mcts",
+    "prompt_wrap": "react_sft",
+    "result_unwrap": "react_sft",
+    "step_delim": "\n",
+    "errors_threshold": 3,
+    "n_generate_sample": 5,
+    "need_value_func": True,
+    "c_puct": 1.25,
+    "max_total_time": 1e6,
+    "max_depth": 1000,
+}
+
+
+def code_step(code: str) -> str:
+    """A step as it is sampled, up to its stop string."""
+    return f"<step>\n<p>\nWe compute the next quantity.\n</p>\n<code>\n```python\n{code}\n```"
+
+
+def sample(text: str, logprob: float, characters: int = 4) -> Sample:
+    """A sample whose tokens have so many characters each, the stop string included, as an engine returns it."""
+    length = len(text) + len(STOP)
+    ends = (*range(characters, length, characters), length)
+    return Sample(tuple(range(len(ends))), text, logprob, "stop", STOP, "", ends)
+
+
+class Instant:
+    """`LanguageModel` that answers at once: five code steps of about 25 tokens and an estimate drawn from the key."""
+
+    def __init__(self) -> None:
+        self._samples = tuple(sample(code_step(f"x = {i} * 17\nprint(x)"), -3.0 - 2 * i) for i in range(5))
+        self._random = random.Random(0)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(range(1 + len(text) // 4))
+
+    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
+        return Expansion(self._random.uniform(-1, 1), self._samples[:n])
+
+    async def evaluate(self, context: Context) -> float:
+        return self._random.uniform(-1, 1)
+
+
+class NoCode:
+    """`Interpreter` that runs nothing."""
+
+    async def run(self, state: State | None, code: str) -> Execution:
+        return Execution("68", None, 0.0, False)
+
+
+def solver(model: Any, interpreter: Any, **keys: object) -> Solver:
+    config = Config.model_validate(KEYS | keys)
+    return Solver(config, model, make_markup("react_sft", "\n"), interpreter, None, 0, {"fingerprint": "bench"})
