@@ -66,6 +66,14 @@ class Config(BaseModel):
 
     first_play_urgency: float = 0.0  # Q of a child that was never visited
     n_runs: int = Field(1, ge=1)  # searches of one question, decided by a majority (Maj@k)
+    leaves_in_flight: int = Field(1, ge=1)  # simulations of one tree that are computed at a time
+    in_flight_rule: Literal["virtual_loss", "unobserved"] = "unobserved"
+    stop_when_decided: bool = False  # no further simulation can change the decision
+    stop_agreement: float = Field(0.0, ge=0, le=1)  # share of the votes that one answer has; 0: never
+    stop_answers: int = Field(3, ge=1)  # … of at least so many answers
+    hopeless_value: float | None = None  # a branch whose Q is below it …
+    hopeless_visits: int = Field(8, ge=1)  # … after so many visits gets no more simulations
+    budget_block: int = Field(0, ge=0)  # consecutive questions that share what they leave unspent; 0: none
     vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
     train_prompt: bool = False  # tora, pal, cot: the prompt of ToRA's trained models, without instructions and examples
     max_tool_calls: int | None = Field(None, ge=0)  # snippets along a path; None: no bound but max_depth
@@ -94,7 +102,27 @@ class Config(BaseModel):
                 "use_beam_search and best_of > 1 ask for token-level search, which is not supported: "
                 "use mode sbs with step_beam_width and n_generate_sample"
             )
+        if self.budget_block and (self.mode != "mcts" or self.n_runs > 1):
+            raise ValueError("budget_block shares simulations between questions: use mode mcts and n_runs 1")
+        if self.budget_block > self.questions_in_flight:
+            raise ValueError(
+                f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
+            )
         return self
+
+    @property
+    def decides_early(self) -> bool:
+        return self.stop_when_decided or self.stop_agreement > 0 or self.hopeless_value is not None
+
+    @property
+    def backups_due(self) -> int:
+        """How many values a simulation in flight is expected to back up."""
+        return self.n_generate_sample if self.update_leaf_value else 1
+
+    @property
+    def in_flight_loss(self) -> float | None:
+        """What `puct` takes an unobserved backup for; None: it does not guess."""
+        return self.negative_reward if self.in_flight_rule == "virtual_loss" else None
 
     @property
     def questions_in_flight(self) -> int:

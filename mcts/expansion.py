@@ -105,6 +105,19 @@ class Expander:
 
         Raises ContextTooLong where the model's window is full.
         """
+        value, children = await self.grow(node, n)
+        self.attach(node, children)
+        return value
+
+    def attach(self, node: Node, children: list[Node]) -> None:
+        """Makes what `grow` gave the children of `node`."""
+        node.children = children
+        if self.watcher is not None:
+            for child in children:
+                self.watcher(child)
+
+    async def grow(self, node: Node, n: int) -> tuple[float | None, list[Node]]:
+        """The value of `node` and new steps, whole but not in the tree yet. Raises ContextTooLong."""
         assert node.context is not None
         config = self.config
         stop = self.markup.stop if config.stop is None else config.stop
@@ -116,11 +129,7 @@ class Expander:
         self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
         steps = self._distinct(node, expansion.samples)
         await _together([self._finish(child, sample, node.context) for child, sample in steps])
-        node.children = [child for child, _ in steps]  # only now: a search stopped meanwhile has no half-made child
-        if self.watcher is not None:
-            for child in node.children:
-                self.watcher(child)
-        return expansion.value
+        return expansion.value, [child for child, _ in steps]
 
     def _distinct(self, node: Node, samples: Sequence[Sample]) -> list[tuple[Node, Sample]]:
         """A new child for each sample, or with `remove_duplicate` for each distinct text (the first one's)."""

@@ -7,14 +7,17 @@ follow AlphaMath (https://arxiv.org/abs/2405.03553, sections 3 and 4).
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from mcts.config import Config
+from mcts.early import Early
 from mcts.expansion import Expander, Grader
 from mcts.model import ContextTooLong
 from mcts.offline import offline_inference
-from mcts.rules import backup, select
-from mcts.tree import Node
+from mcts.rules import backup, note_in_flight, select
+from mcts.tree import NOT_EVALUATED, Node
 
 
 @dataclass
@@ -23,6 +26,7 @@ class Search:
 
     solutions: the answered leaves in the order of preference, best first.
     answers, grader: the accepted answers and the judge, for training (`is_sampling`).
+    budget: simulations of MCTS. early: decisions before it is spent; stopped: why there was one.
     """
 
     expander: Expander
@@ -30,6 +34,15 @@ class Search:
     answers: Sequence[str] = ()
     grader: Grader | None = None
     solutions: list[Node] = field(default_factory=list)
+    budget: int = 0
+    early: Early | None = None
+    stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        config = self.expander.config
+        self.budget = self.budget or config.iterations
+        if config.decides_early:
+            self.early = Early(config)
 
 
 async def linear(search: Search) -> None:
@@ -91,16 +104,35 @@ async def _expand_all(expander: Expander, beam: list[Node], samples: int) -> lis
     return [child for node in beam for child in node.children]
 
 
+@dataclass(eq=False)
+class Simulation:
+    """One simulation between its selection and its backups: what is known of its leaf so far.
+
+    children: None until they are sampled, read and run. too_long: the leaf leaves no room in the model's window.
+    work: what computes the rest.
+    """
+
+    leaf: Node
+    value: float | None = None
+    children: list[Node] | None = None
+    too_long: bool = False
+    work: Awaitable[None] | None = None
+
+
 async def monte_carlo(search: Search) -> None:
-    """MCTS: `iterations` simulations of selection, expansion and backup, or until no open leaf is left."""
-    expander, config = search.expander, search.expander.config
+    """MCTS: `iterations` simulations of selection, expansion and backup, or until no open leaf is left.
+
+    `leaves_in_flight` simulations (k) are computed at a time, in a window: simulation i + k is selected once i has been
+    backed up, and backups go in the order of selection. So the tree is a function of the seed, whatever comes back
+    first. The price: what later simulations found waits for an earlier one that is slow, and near the root, where
+    there are fewer than k leaves, fewer are in flight. Selection passes over leaves in flight, so none is expanded
+    twice, and reaches for leaves that one simulation at a time might have left alone.
+
+    May be called again with a larger `search.budget`.
+    """
+    config = search.expander.config
     try:
-        for _ in range(config.iterations):
-            leaf = select(search.root, config.c_puct, config.first_play_urgency)
-            if leaf is None:
-                return
-            await _simulate(search, leaf)
-            expander.counts.simulations += 1
+        await _simulate_all(search)
     finally:  # a search that runs out of time has its answer all the same
         search.solutions = offline_inference(
             search.root,
@@ -111,45 +143,119 @@ async def monte_carlo(search: Search) -> None:
         )
 
 
-async def _simulate(search: Search, leaf: Node) -> None:
-    """Expands `leaf` and backs up, in the published order: failures and rewards of the new children by index, then
-    the leaf's own estimate, then (inference) the estimates of the new answers by index."""
+async def _simulate_all(search: Search) -> None:
+    config, counts = search.expander.config, search.expander.counts
+    window: deque[Simulation] = deque()
+    try:
+        while True:
+            while len(window) < min(config.leaves_in_flight, search.budget - counts.simulations):
+                leaf = None if search.stopped else select(
+                    search.root, config.c_puct, config.first_play_urgency, config.in_flight_loss
+                )  # fmt: skip
+                if leaf is None:
+                    break
+                window.append(_start(search, leaf))
+            if not window:
+                return
+            assert window[0].work is not None
+            await window[0].work
+            _land(search, window.popleft())
+            counts.simulations += 1
+            if search.early is not None:
+                remaining = search.budget - counts.simulations
+                search.stopped = search.stopped or search.early.reason(search.root, remaining)
+    finally:
+        await _abandon(search, window)
+
+
+def _start(search: Search, leaf: Node) -> Simulation:
+    """Begins to compute a leaf. One at a time is computed in place, which saves the host time of a task."""
+    simulation = Simulation(leaf)
+    simulation.work = _compute(search, simulation)
+    if search.expander.config.leaves_in_flight > 1:
+        note_in_flight(leaf, search.expander.config.backups_due)
+        simulation.work = asyncio.create_task(simulation.work)
+    return simulation
+
+
+async def _compute(search: Search, simulation: Simulation) -> None:
+    """Everything about a leaf that has to be awaited. The tree does not change meanwhile."""
     expander, config = search.expander, search.expander.config
     try:
-        value = await expander.expand(leaf, config.n_generate_sample)
+        simulation.value, children = await expander.grow(simulation.leaf, config.n_generate_sample)
     except ContextTooLong:
-        leaf.terminal = True
-        backup(leaf, config.negative_reward)
-        leaf.close()
+        simulation.too_long = True
         return
-    for child in leaf.children:
-        await _reward(search, child)
-    if config.update_leaf_value:
-        to_evaluate = [child for child in leaf.children if child.visit_count == 0 and child.context is not None]
-    else:
-        leaf.value = 0.0 if value is None else value
-        backup(leaf, leaf.value)
-        to_evaluate = [] if config.is_sampling else [child for child in leaf.children if child.answered]
+    for child in children:
+        child.reward = await _reward(search, child)
+    simulation.children = children
     if config.need_value_func:
-        await expander.evaluate(to_evaluate)
-    for child in to_evaluate:
-        backup(child, child.value if config.need_value_func else 0.0)
-    for child in leaf.children:
-        if child.terminal:
-            child.close()
+        await expander.evaluate(_to_value(config, children))
 
 
-async def _reward(search: Search, child: Node) -> None:
-    """Backs up what is known of a new child without the value head: a failure, or a graded answer in training.
+async def _reward(search: Search, child: Node) -> float | None:
+    """What is known of a new child without the value head: a failure, or a graded answer in training.
     An answer that cannot be decided gets no reward: it never counts as wrong."""
     config = search.expander.config
     if child.failed:
-        child.reward = config.negative_reward
-    elif child.answered and config.is_sampling and search.grader is not None:
+        return config.negative_reward
+    if child.answered and config.is_sampling and search.grader is not None:
         right = await search.grader(search.answers, child.final_answer)
-        child.reward = None if right is None else config.positive_reward if right else config.negative_reward
-    if child.reward is not None:
-        backup(child, child.reward)
+        return None if right is None else config.positive_reward if right else config.negative_reward
+    return None
+
+
+def _to_value(config: Config, children: list[Node]) -> list[Node]:
+    """The new children whose own estimates are backed up."""
+    if config.update_leaf_value:
+        return [child for child in children if child.reward is None and child.context is not None]
+    return [] if config.is_sampling else [child for child in children if child.answered]
+
+
+def _land(search: Search, simulation: Simulation) -> None:
+    """Puts what was computed into the tree and backs it up, in the published order: failures and rewards of the new
+    children by index, then the leaf's own estimate, then (inference) the estimates of the new answers by index."""
+    config, leaf, children = search.expander.config, simulation.leaf, simulation.children
+    if children is not None:
+        _back_up(search, simulation, children)
+    elif simulation.too_long:
+        leaf.terminal = True
+        backup(leaf, config.negative_reward)
+        leaf.close()
+    if config.leaves_in_flight > 1:
+        note_in_flight(leaf, -config.backups_due)
+    if search.early is not None:
+        search.early.observe(leaf)
+
+
+def _back_up(search: Search, simulation: Simulation, children: list[Node]) -> None:
+    config, leaf = search.expander.config, simulation.leaf
+    to_value = _to_value(config, children)  # before `reward` makes any of them visited
+    search.expander.attach(leaf, children)
+    for child in children:
+        if child.reward is not None:
+            backup(child, child.reward)
+    if not config.update_leaf_value:
+        leaf.value = 0.0 if simulation.value is None else simulation.value
+        backup(leaf, leaf.value)
+    for child in to_value:
+        if not config.need_value_func:
+            backup(child, 0.0)
+        elif child.value != NOT_EVALUATED:  # of a search that was stopped meanwhile it may be
+            backup(child, child.value)
+    for child in children:
+        if child.terminal or leaf.closed:  # the branch may have been given up meanwhile
+            child.close()
+
+
+async def _abandon(search: Search, window: deque[Simulation]) -> None:
+    """What a search that is stopped has in flight: children that are there stay, in the order of selection."""
+    tasks = [simulation.work for simulation in window if isinstance(simulation.work, asyncio.Task)]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for simulation in window:
+        _land(search, simulation)
 
 
 SEARCHES: dict[str, Callable[[Search], Awaitable[None]]] = {"react": linear, "sbs": step_beam, "mcts": monte_carlo}

@@ -32,6 +32,8 @@ class Node:
     prior: exp(log-probability / tokens) of the step. Q = value_sum / visit_count.
     logprob: sum over the step's sampled tokens. token_ids: what the step adds to the prompt, observation included.
     closed: no leaf below this node can be expanded any more.
+    unobserved: backups that simulations in flight through this node still owe it. busy: every leaf below this node
+        that could be expanded is in flight.
     """
 
     tag: str = "0"
@@ -49,6 +51,8 @@ class Node:
     children: list[Node] = field(default_factory=list)
     terminal: bool = False
     closed: bool = False
+    unobserved: int = 0
+    busy: bool = False
     reward: float | None = None
     logprob: float | None = None
     finish: str = ""

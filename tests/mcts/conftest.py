@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest_asyncio
@@ -53,6 +54,23 @@ class ScriptedModel:
 
     async def evaluate(self, context: Context) -> float:
         return self.value(self._read(context))
+
+
+class RandomModel(ScriptedModel):
+    """Steps and values drawn from a hash of (seed, prompt, sample): code, answers, errors, and now and then junk."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(self._draw, lambda prompt: random.Random(f"{seed} {prompt}").uniform(-1, 1))
+        self.seed = seed
+
+    def _draw(self, prompt: str, index: int) -> str:
+        drawn = random.Random(f"{self.seed} {index} {prompt}")
+        kind = drawn.random() - 0.1 * prompt.count("</step>")
+        if kind < 0.05:
+            return "no markup at all"
+        if kind < 0.3:
+            return final_step(drawn.choice(["7", "8", "undecidable"]))
+        return code_step(drawn.choice(["1 / 0", f"print({drawn.randrange(99)})"]))
 
 
 async def exact(answers: Sequence[str], prediction: str) -> bool | None:
