@@ -79,7 +79,9 @@ class Progress:
         self.right = self.graded = 0
 
     def tick(self, record: dict[str, Any]) -> None:
-        correct = (record["prediction"] or {}).get("correct", False) if record.get("answer") is not None else None
+        self.count((record["prediction"] or {}).get("correct", False) if record.get("answer") is not None else None)
+
+    def count(self, correct: bool | None) -> None:
         if correct is not None:
             self.graded += 1
             self.right += correct

@@ -57,8 +57,9 @@ def _columns(question: str, answer: str) -> Callable[[Row], tuple[str, list[str]
 
 
 def _svamp(row: Row) -> tuple[str, list[str]]:
-    body = row["Body"].strip()
-    return f"{body}{'' if body.endswith('.') else '.'} {row['Question']}", _as_list(row["Answer"])
+    row = {key.lower(): value for key, value in row.items()}  # copies differ in the case of their keys
+    body = row["body"].strip()
+    return f"{body}{'' if body.endswith('.') else '.'} {row['question']}", _as_list(row["answer"])
 
 
 def _asdiv(row: Row) -> tuple[str, list[str]]:
@@ -107,11 +108,12 @@ def load(
     question: str = "question",
     answer: str = "answer",
     correct_golds: bool = False,
+    split: str = "test",
 ) -> list[Item]:
     """The items of a known data set, or of a .json, .jsonl or .parquet file by the names of its columns.
 
-    folder: where the known sets lie; None asks the hub. correct_golds: repair the MATH golds listed in this module.
-    Raises DataError.
+    folder: where the known sets lie; None asks the hub. split: FOLDER/NAME/SPLIT.jsonl, where there is one.
+    correct_golds: repair the MATH golds listed in this module. Raises DataError.
     """
     source = DATASETS.get(name)
     if source is None:
@@ -120,7 +122,7 @@ def load(
             raise DataError(f"{name}: neither a data set ({', '.join(DATASETS)}) nor a .json, .jsonl or .parquet file")
         source, rows = Source(name, _columns(question, answer)), _rows(path)
     else:
-        rows = _rows(Path(folder) / source.path) if folder is not None else _hub_rows(name, source)
+        rows = _rows(_path(Path(folder), name, source, split)) if folder is not None else _hub_rows(name, source)
     items = []
     for index, row in enumerate(row for row in rows if source.keep(row)):
         try:
@@ -129,10 +131,15 @@ def load(
             raise DataError(
                 f"{source.path}, row {index}: the columns do not fit ({error!r}); it has {', '.join(row)}"
             ) from error
-        if correct_golds and name == "math":
+        if correct_golds and name == "math" and split == "test":
             answers = corrected(index, row, answers)
         items.append(Item(index, text.strip(), tuple(answers), row))
     return items
+
+
+def _path(folder: Path, name: str, source: Source, split: str) -> Path:
+    path = folder / name / f"{split}.jsonl"
+    return folder / source.path if split == "test" and not path.exists() else path
 
 
 def corrected(index: int, row: Row, answers: list[str]) -> list[str]:

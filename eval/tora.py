@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from eval.verdict import Grade, different, equal
@@ -150,3 +151,25 @@ def last_output(text: str) -> str:
     """The contents of the last output block of a trajectory, or "" when there is none."""
     blocks = re.findall(r"```output\n(.*?)(?:\n```|$)", text, re.DOTALL)
     return blocks[-1].strip() if blocks else ""
+
+
+_RATIONALES = {"math": "solution", "gsm-hard": "code", "svamp": "equation", "asdiv": "formula", "tabmwp": "solution"}
+
+
+def reference_fields(name: str, row: Mapping[str, Any], answer: str) -> dict[str, str]:
+    """`gt_cot` and `gt` of the data set `name` as ToRA's files hold them; `answer` is the gold in its own notation."""
+    if name == "gsm8k":
+        rationale = str(row["answer"]).split("####")[0].strip()
+    else:
+        rationale = str({key.lower(): value for key, value in row.items()}.get(_RATIONALES.get(name, "")))
+    if name == "tabmwp" and row["ans_type"] in ("integer_number", "decimal_number"):
+        answer = str(_table_number(answer))
+    return {"gt_cot": rationale, "gt": strip_string(answer)}
+
+
+def _table_number(text: str) -> float:
+    above, slash, below = text.partition("/")
+    if slash:
+        return int(above) / int(below)
+    number = float(text.replace(",", "").rstrip("%"))
+    return number / 100 if text.endswith("%") else number

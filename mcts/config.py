@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -201,10 +201,18 @@ def _parse_override(item: str) -> tuple[str, Any]:
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Reads a YAML configuration; `overrides` are key=value items that win over the file. Raises UserError."""
-    data = _read_yaml(Path(path))
-    changes = dict(_parse_override(item) for item in overrides)
-    source = str(path) if not changes else f"{path} with --set {' '.join(overrides)}"
+    source = str(path) if not overrides else f"{path} with --set {' '.join(overrides)}"
+    return make_config(read_keys(path, overrides), source)
+
+
+def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The keys of a YAML file, if there is one, with `overrides` over them, before any check. Raises UserError."""
+    return (_read_yaml(Path(path)) if path else {}) | dict(_parse_override(item) for item in overrides)
+
+
+def make_config(keys: Mapping[str, Any], source: str) -> Config:
+    """Checks `keys`, which come from `source`. Raises UserError."""
     try:
-        return Config.model_validate(data | changes)
+        return Config.model_validate(dict(keys))
     except ValidationError as error:
         raise UserError(_explain(error, source)) from None

@@ -203,10 +203,10 @@ def _encode(record: Mapping[str, Any]) -> bytes:
     return text + b"\n"
 
 
-def unfinished_output(pattern: Path, fingerprint: str, total: int) -> Path | None:
-    """The newest file `pattern`.<14 digits>.jsonl of the same configuration that lacks questions, if there is one."""
-    stamp = "[0-9]" * 14
-    for path in sorted(pattern.parent.glob(f"{_escape(pattern.name)}.{stamp}.jsonl"), reverse=True):
+def unfinished_output(pattern: Path, stamp: str, fingerprint: str, total: int) -> Path | None:
+    """The newest file `pattern`<stamp>.jsonl of the same configuration that has fewer than `total` questions, if there
+    is one. stamp: a glob pattern."""
+    for path in sorted(pattern.parent.glob(f"{_escape(pattern.name)}{stamp}.jsonl"), reverse=True):
         try:
             with path.open("rb") as lines:
                 first = lines.readline()

@@ -143,6 +143,6 @@ def output_path(qaf: Path, config: Config, fingerprint: str, total: int, resume:
     """The default output, `{qaf}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
     assert config.model_dir is not None
     pattern = qaf.with_name(f"{qaf.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
-    unfinished = unfinished_output(pattern, fingerprint, total) if resume else None
+    unfinished = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

@@ -27,7 +27,7 @@ from mcts.offline import top_answer
 from mcts.tree import FAILURES, TreeError, from_record, walk
 from scripts.assembly import run_command
 
-COSTS = ("tokens_generated", "tokens_computed", "simulations", "code_seconds", "wall_seconds")
+COSTS = ("tokens_generated", "tokens_computed", "simulations", "snippets", "code_seconds", "wall_seconds")
 GROUPS = ("type", "level", "human_type", "Type")
 
 
@@ -60,7 +60,7 @@ class Row:
 def read_rows(path: Path, policy: str) -> list[Row]:
     """Every line of a file of saved trees or of ToRA-style outputs. Raises UserError with file and line."""
     rows = []
-    for where, record in _records(path):
+    for where, record in read_records(path):
         try:
             rows.append(_tree_row(where, record) if "react" in record else _tora_row(where, record, policy))
         except (TreeError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -71,7 +71,7 @@ def read_rows(path: Path, policy: str) -> list[Row]:
     return rows
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
@@ -107,16 +107,18 @@ def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
     """The recorded answers under `tora`; other policies read the trajectory, whose notation is still intact."""
     recorded = policy == "tora"
     answers = record["pred"] if recorded else [extract(code) for code in record["code"]]
-    gold = record["gt"] if recorded else _intact_gold(record)
+    golds = (str(record["gt"]),) if recorded else _intact_golds(record)
     samples = tuple(Sample(str(answer or ""), 0.0) for answer in answers)
-    return Row(where, (str(gold),), samples[0].answer, samples, True, record)
+    return Row(where, golds, samples[0].answer, samples, True, record)
 
 
-def _intact_gold(record: dict[str, Any]) -> str:
+def _intact_golds(record: dict[str, Any]) -> tuple[str, ...]:
+    if isinstance(record.get("answer"), list):
+        return tuple(map(str, record["answer"]))
     answer = str(record.get("answer", ""))
     if "####" in answer:
-        return answer.rsplit("####", 1)[1].strip()
-    return answer or last_box(str(record.get("solution", ""))) or str(record["gt"])
+        return (answer.rsplit("####", 1)[1].strip(),)
+    return (answer or last_box(str(record.get("solution", ""))) or str(record["gt"]),)
 
 
 # --- scoring ---------------------------------------------------------------------------------------------------
@@ -223,6 +225,54 @@ def _line(name: str, score: Mapping[str, Any]) -> str:
     return f"{name[:22]:22}{score['percent']:7.2f}  {interval:18}{score['undecided']:9}"
 
 
+TASKS = ("gsm8k", "math", "gsm-hard", "svamp", "tabmwp", "asdiv", "singleeq", "singleop", "addsub", "multiarith")
+HEADER = ("task", "n", "%", "95 %", "maj@n", "tool rounds", "tokens", "seconds")
+
+
+def by_data_set(read: Mapping[Path, list[Row]]) -> dict[str, list[Row]]:
+    """The rows of files that are parts of one data set, together; of a question that occurs twice, the last."""
+    pooled: dict[str, dict[Any, Row]] = {}
+    for path, rows in read.items():
+        if name := data_name(path):
+            pooled.setdefault(name, {}).update({row.fields.get("idx", row.where): row for row in rows})
+    return {name: list(rows.values()) for name, rows in pooled.items()}
+
+
+def tasks_table(sets: Mapping[str, list[Row]], policy: str) -> str:
+    """ToRA's ten tasks on one line each, MAWPS also pooled, and AVG@10 where all seven data sets are there."""
+    lines, figures = [HEADER], {}
+    for name, rows in sorted(sets.items(), key=lambda one: AVG10.index(one[0])):
+        for task in sorted({row.fields.get("type") for row in rows} & set(TASKS), key=TASKS.index):
+            lines.append(_task(task, [row for row in rows if row.fields["type"] == task], policy)[1])
+        figures[name], line = _task(name, rows, policy)
+        lines.append(line)
+    if set(AVG10) <= set(figures):
+        lines.append(("AVG@10", "", f"{avg_at_10(figures):.2f}", *[""] * (len(HEADER) - 3)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = ([cell.rjust(width) for cell, width in zip(line, widths, strict=True)] for line in lines)
+    return "\n".join("  ".join(row) for row in rows)
+
+
+def _task(name: str, rows: list[Row], policy: str) -> tuple[float, tuple[str, ...]]:
+    """Accuracy and the line of a task. Rounds, tokens and seconds are a question's means."""
+    result = evaluate(rows, policy, [], progress=False)
+    methods = {one["method"]: one for one in result["methods"]}
+    first, voted = methods["prediction"], methods.get("maj@n")
+    rounds = [count for row in rows for count in _tool_rounds(row.fields)]
+    cost = first["cost_per_question"]
+    return first["percent"], (
+        name, str(len(rows)), f"{first['percent']:.2f}", f"{first['low']:.1f}–{first['high']:.1f}",
+        f"{voted['percent']:.2f}" if voted else "", f"{sum(rounds) / len(rounds):.2f}" if rounds else "",
+        f"{cost['tokens_generated']:.0f}" if "tokens_generated" in cost else "",
+        f"{cost['wall_seconds']:.1f}" if "wall_seconds" in cost else "",
+    )  # fmt: skip
+
+
+def _tool_rounds(record: Mapping[str, Any]) -> list[int]:
+    """How many programs each sample ran."""
+    return (record.get("meta") or {}).get("tool_calls") or [code.count("```output") for code in record.get("code", ())]
+
+
 def data_name(path: Path) -> str:
     """The data set in a ToRA-style path (.../gsm8k/test_....jsonl), or ""."""
     return next((part for part in reversed(path.parts) if re.sub(r"\W", "-", part) in AVG10), "")
@@ -237,14 +287,15 @@ def main() -> int:
     options = parser.parse_args()
     audit: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
-    for path in options.files:
-        results[str(path)] = evaluate(read_rows(path, options.policy), options.policy, audit)
+    read = {path: read_rows(path, options.policy) for path in options.files}
+    for path, rows in read.items():
+        results[str(path)] = evaluate(rows, options.policy, audit)
         if not options.json:
             print(table(str(path), results[str(path)]) + "\n")
     report: dict[str, Any] = {"files": results, "undecided": len(audit)}
-    figures = {data_name(path): results[str(path)]["methods"][0]["percent"] for path in options.files}
-    if set(AVG10) <= set(figures):
-        report["AVG@10"] = avg_at_10(figures)
+    sets = by_data_set(read)
+    if set(AVG10) <= set(sets):
+        report["AVG@10"] = avg_at_10({name: _task(name, rows, options.policy)[0] for name, rows in sets.items()})
     if audit:
         with options.audit.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in audit)
@@ -252,6 +303,8 @@ def main() -> int:
     if options.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
+        if len(sets) > 1 or len(read) > len(sets) > 0:
+            print(tasks_table(sets, options.policy) + "\n")
         print("\n".join(f"{key}: {value}" for key, value in report.items() if key != "files"))
     return 0
 

@@ -153,9 +153,9 @@ def test_the_newest_unfinished_output_is_found(tmp_path: Path) -> None:
         ("20260103000000", line.replace("f", "g")),
     ):
         (tmp_path / f"{pattern.name}.{stamp}.jsonl").write_text(text)
-    found = unfinished_output(pattern, "f", 3)
+    found = unfinished_output(pattern, "." + "[0-9]" * 14, "f", 3)
     assert found is not None and "20260101" in found.name
-    assert unfinished_output(pattern, "f", 1) is None
+    assert unfinished_output(pattern, "." + "[0-9]" * 14, "f", 1) is None
 
 
 def test_odd_characters_survive_a_tree_file(tmp_path: Path) -> None:

@@ -1,0 +1,200 @@
+"""Runs every program of ToRA-style output files again, compares what it prints with the record, and grades again.
+
+python scripts/reexecute.py FILE... [--differences differences.jsonl] [--json]
+
+Each program runs in a fresh state, as it did when the files were made. Differences are sorted into classes; the file
+`--differences` lists each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import math
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tqdm import tqdm
+
+from eval.grader import grade
+from eval.tora import extract_tora
+from mcts.config import UserError
+from mcts.interpreter import ForkInterpreter
+from scripts.assembly import run_command
+from scripts.evaluate import read_records
+
+_ROUND = re.compile(
+    r"```python[^\n]*\n(?P<code>(?:(?!```python).)*?)\n```\s*\n?```output\n(?P<output>.*?)\n?```", re.DOTALL
+)
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+_ERROR = re.compile(r"^([A-Za-z_.]*(?:Error|Exception|Exit|Interrupt|NotImplemented)\w*|Timeout Error)\b")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program of sample `sample` of row `row`, what it printed when the file was made, and what it prints now."""
+
+    row: int
+    sample: int
+    code: str
+    recorded: str
+    printed: str = ""
+    seconds: float = 0.0
+
+    @property
+    def difference(self) -> str:
+        return next(name for name, holds in CLASSES.items() if holds(self.recorded, self.printed))
+
+
+# --- why outputs differ
+
+
+def _error(text: str) -> str:
+    found = _ERROR.match(text)
+    return found[1].rpartition(".")[2] if found else ""
+
+
+def _close(first: str, second: str) -> bool:
+    """The same text around numbers that agree to nine digits."""
+    numbers = [[float(one) for one in _NUMBER.findall(text)] for text in (first, second)]
+    return _NUMBER.sub("#", first) == _NUMBER.sub("#", second) and all(
+        math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12) for a, b in zip(*numbers, strict=True)
+    )
+
+
+def _parts(text: str) -> Counter[str]:
+    return Counter(re.findall(r"[^\s,{}()\[\]+*]+", text))
+
+
+CLASSES: dict[str, Callable[[str, str], bool]] = {
+    "equal": lambda old, new: old == new,
+    "white space": lambda old, new: old.split() == new.split(),
+    "the time limit, then and now": lambda old, new: "Time" in _error(old) and "Time" in _error(new),
+    "the time limit, then or now": lambda old, new: "Time" in _error(old) + _error(new),
+    "the same error in other words": lambda old, new: bool(_error(old)) and _error(old) == _error(new),
+    "a package that is not installed": lambda old, new: "No module named" in new,
+    "another error": lambda old, new: bool(_error(old) and _error(new)),
+    "an error then, none now": lambda old, new: bool(_error(old)),
+    "an error now, none then": lambda old, new: bool(_error(new)),
+    "an address in memory": lambda old, new: re.sub("0x[0-9a-f]+", "", old) == re.sub("0x[0-9a-f]+", "", new),
+    "last digits of floats": _close,
+    "order of a set or a sum": lambda old, new: _parts(old) == _parts(new),
+    "another form of an equal value": lambda old, new: grade(old, new).equal is True,
+    "something else": lambda old, new: True,
+}
+"""Class → whether (recorded, printed) belongs to it; the first that holds counts."""
+
+
+# --- running
+
+
+def programs(rows: list[dict[str, Any]]) -> list[Program]:
+    return [
+        Program(row, sample, found["code"], found["output"].strip())
+        for row, record in enumerate(rows)
+        for sample, code in enumerate(record["code"])
+        for found in _ROUND.finditer(code)
+    ]
+
+
+async def run_all(todo: list[Program], timeout_seconds: float, in_flight: int = 256) -> list[Program]:
+    """Every program in a fresh state, in parallel."""
+    gate = asyncio.Semaphore(in_flight)
+    async with ForkInterpreter(profile="tora", timeout_seconds=timeout_seconds) as interpreter:
+        with tqdm(total=len(todo), unit="program", smoothing=0.05) as bar:
+
+            async def run(one: Program) -> Program:
+                async with gate:
+                    execution = await interpreter.run(None, one.code)
+                bar.update()
+                return Program(one.row, one.sample, one.code, one.recorded, execution.observation, execution.seconds)
+
+            return list(await asyncio.gather(*map(run, todo)))
+
+
+def replaced(code: str, outputs: Iterable[str]) -> str:
+    """A trajectory with its outputs replaced, first to last."""
+    found = iter(outputs)
+    return _ROUND.sub(lambda m: m[0][: m.start("output") - m.start()] + next(found) + "\n```", code)
+
+
+def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
+    """Right answers (first samples) as recorded, as re-graded, and as read from the re-executed trajectories."""
+    outputs: dict[tuple[int, int], list[str]] = {}
+    for one in done:
+        outputs.setdefault((one.row, one.sample), []).append(one.printed)
+    old = [str(row["pred"][0] or "") for row in rows]
+    new = [
+        extract_tora(replaced(row["code"][0], outputs[at, 0])) if (at, 0) in outputs else old[at]
+        for at, row in enumerate(rows)
+    ]
+    with ThreadPoolExecutor() as threads:
+        marks = [
+            list(
+                threads.map(
+                    lambda pair: grade(pair[0], pair[1], "tora").equal is True, zip(golds, answers, strict=True)
+                )
+            )
+            for answers in (old, new)
+            for golds in ([str(row["gt"]) for row in rows],)
+        ]
+    recorded = [row["score"][0] for row in rows if row.get("score")]
+    return {
+        "rows": len(rows),
+        "recorded right": sum(recorded) if recorded else None,
+        "re-graded right": sum(marks[0]),
+        "right after re-execution": sum(marks[1]),
+        "verdicts changed": sum(a != b for a, b in zip(*marks, strict=True)),
+    }
+
+
+def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(report, differences) of one file."""
+    rows = [row for _, row in read_records(path)]
+    if not all(isinstance(row.get("code"), list) and row.get("pred") and "gt" in row for row in rows):
+        raise UserError(f"{path}: not a ToRA-style output file; expected rows with code, pred and gt")
+    started = time.monotonic()
+    done = asyncio.run(run_all(programs(rows), timeout_seconds))
+    seconds = time.monotonic() - started
+    classes = Counter(one.difference for one in done)
+    report = {"programs": len(done), "seconds": round(seconds, 1), "a second": round(len(done) / max(seconds, 1e-9))}
+    report |= {"classes": {name: classes[name] for name in CLASSES if classes[name]}, **graded(rows, done)}
+    different = [one for one in done if one.recorded != one.printed]
+    return report, [{"file": str(path), "class": one.difference, **asdict(one)} for one in different]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    parser.add_argument("--differences", type=Path, help="where every difference is listed (JSON lines)")
+    parser.add_argument("--timeout", type=float, default=5.0, help="seconds a program (default 5, as published)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    options = parser.parse_args()
+    reports, listed = {}, []
+    for path in options.files:
+        reports[str(path)], different = reexecute(path, options.timeout)
+        listed += different
+    if options.differences:
+        options.differences.write_text("".join(json.dumps(one) + "\n" for one in listed), encoding="utf-8")
+    if options.json:
+        print(json.dumps(reports))
+        return 0
+    for path, report in reports.items():
+        print(path)
+        print("\n".join(f"  {key:26}{value}" for key, value in report.items() if key != "classes"))
+        print("\n".join(f"    {name:32}{count:6}" for name, count in report["classes"].items()))
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
