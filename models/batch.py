@@ -1,9 +1,8 @@
 """Continuous batching, without any asyncio: requests in, finished requests out, one step at a time.
 
-A step is at most one round of prefills (all waiting prompts together) and one decoding position for every running
-row. The samples of one prompt share a row until their tokens part, so a token that several samples have in common
-is computed once. Shapes are padded (decoding rows to 8, new tokens to 8, positions to 64): on a CPU the arithmetic of a
-row is then the same in every batch, and so are its tokens.
+A step is one pass through the network (more only where many long prompts come at once): the new prompts and one
+position of every running row together. The samples of one prompt share a row until their tokens part, so a token
+that several samples have in common is computed once.
 """
 
 from __future__ import annotations
@@ -16,14 +15,13 @@ import torch
 from torch import Tensor
 
 from mcts.model import Context, Expansion, Finish, Sample, Sampling, Usage
-from models.choose import choose, noise
-from models.kv import LENGTH_STEP, ContextStore, Kept, Rows, round_up
+from models.attention import Pass, Prompted, Sampled, prefill_tokens
+from models.choose import Style, choose, noise
+from models.kv import Block, ContextStore, Kept, Places
 from models.network import Network
 from models.text import Tokenizer
 
-ROW_STEP = 8
-TOKEN_STEP = 8
-PREFILL_TOKENS = 16384  # positions in one prefill pass
+PREFILL_TOKENS = 16384  # positions of prompts in one pass
 
 
 @dataclass(eq=False)
@@ -37,6 +35,7 @@ class Request:
     cancelled: bool = False
     value: float | None = None
     samples: dict[int, Sample] = field(default_factory=dict)
+    decoded: int = 0  # positions computed for its rows that are on no bill yet
 
     def count(self, *, prompt: int = 0, computed: int = 0, reused: int = 0, generated: int = 0) -> None:
         """Adds tokens to the bills."""
@@ -70,52 +69,83 @@ class Member:
     request: Request
     index: int
     noise: random.Random
+    style: Style
     limit: int  # tokens
+    watched: dict[int, bool]  # tokens after which the sample may be at its end; a token not in it has not been seen
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
 
 
 @dataclass(eq=False)
+class Prefix:
+    """Where a prompt's entries stand. rows: how many rows attend to them."""
+
+    place: int
+    length: int
+    rows: int = 0
+
+
+@dataclass(eq=False)
 class Row:
-    """A sequence whose entries stand in one row. length: positions that are written. token: the next one to feed."""
+    """A continuation of a prompt. length: its tokens that have entries in its tail. token: the next one to feed."""
 
     members: list[Member]
-    length: int
+    prefix: Prefix
+    length: int = 0
     token: int = -1
 
 
 class Batch:
-    """The running rows of one model; row i of `rows` is row i of the rectangle."""
+    """The running rows of one model; row i of `rows` has place i among the tails."""
 
     def __init__(self, network: Network, tokenizer: Tokenizer, store: ContextStore, eos: frozenset[int]) -> None:
         self.network, self.tokenizer, self.store, self.eos = network, tokenizer, store, eos
         self.rows: list[Row] = []
-        self._memory = Rows(network.shape, network.dtype, network.device)
-        self._stop_hints: dict[tuple[str, ...], dict[int, bool]] = {}
+        self._prefixes = Block(network.shape, network.dtype, network.device)
+        self._tails = Block(network.shape, network.dtype, network.device)
+        self._places = Places()
+        self._watched: dict[tuple[str, ...], dict[int, bool]] = {}
 
     @property
     def running(self) -> int:
         """Samples in the making."""
         return sum(len(row.members) for row in self.rows)
 
+    def clear(self) -> None:
+        """Forgets everything that runs."""
+        self.rows.clear()
+        self._places = Places()
+
     def step(self, admitted: Sequence[Request]) -> list[Request]:
-        """Prefills `admitted`, decodes one position of everything that runs, and returns what is finished."""
+        """Computes `admitted` and one position of everything that runs; returns what is finished."""
         finished: list[Request] = []
         with torch.inference_mode():
             self._drop_cancelled()
-            self._admit(admitted, finished)
+            ready, missing = self._look_up(admitted)
+            logits = []
+            decoding = len(self.rows)
+            for blocks in _packed(missing) or ([[]] if decoding else []):
+                logits.append(self._compute(decoding, blocks, finished))
+                decoding = 0
+            for prompt, kept in ready:
+                finished += _answer(prompt, kept.value)
+                if prompt.sampled:
+                    assert kept.logits is not None
+                    self._start(prompt, self._load(prompt.context, prompt.context.length))
+                    logits.append(kept.logits[None])
             if self.rows:
-                finished += self._decode()
+                finished += self._draw(torch.cat(logits))
         return finished
 
-    # --- prefill
+    # --- prompts
 
-    def _admit(self, requests: Sequence[Request], finished: list[Request]) -> None:
+    def _look_up(self, requests: Sequence[Request]) -> tuple[list[tuple[Prompt, Kept]], list[tuple[int, Prompt]]]:
+        """The prompts whose end is known, and the others with the first position to compute; bills what is reused."""
         ready: list[tuple[Prompt, Kept]] = []
-        to_compute: list[tuple[int, Prompt]] = []  # (first position to compute, prompt)
+        missing: list[tuple[int, Prompt]] = []
         for prompt in _prompts(requests):
             context = prompt.context
-            covered = self.store.covered(context)
+            _, covered = self.store.chain(context)
             kept = self.store.get(context)
             first, *others = prompt.requests
             for request in others:
@@ -126,123 +156,125 @@ class Batch:
             else:
                 start = min(covered, context.length - 1)
                 first.count(prompt=context.length, reused=start, computed=context.length - start)
-                to_compute.append((start, prompt))
-        for chunk in _chunks(to_compute):
-            finished += self._prefill(chunk)
-        for prompt, kept in ready:
-            if prompt.sampled:
-                assert kept.logits is not None
-                self._memory.reserve(len(self.rows) + 1, prompt.context.length)
-                self._memory.load(len(self.rows), prompt.context, self.store, prompt.context.length)
-                finished += self._start([prompt], kept.logits[None])
-            finished += _answer(prompt, kept.value)
+                missing.append((start, prompt))
+        return ready, missing
 
-    def _prefill(self, chunk: list[tuple[int, Prompt]]) -> list[Request]:
-        """Computes the missing positions of several prompts in one pass, the sampled ones first."""
-        chunk = sorted(chunk, key=lambda entry: not entry[1].sampled)
-        first = len(self.rows)
-        tokens = round_up(max(prompt.context.length - start for start, prompt in chunk), TOKEN_STEP)
-        longest = max(prompt.context.length for _, prompt in chunk)
-        rows = len(chunk)
-        self._memory.reserve(first + rows, longest)
-        ids = torch.zeros(rows, tokens, dtype=torch.long)
-        positions = torch.zeros(rows, tokens, dtype=torch.long)
-        write_at = torch.full((rows, tokens), self._memory.positions - 1, dtype=torch.long)
-        for row, (start, prompt) in enumerate(chunk):
-            self._memory.load(first + row, prompt.context, self.store, start)
-            new = prompt.context.all_token_ids()[start:]
-            ids[row, tokens - len(new) :] = torch.tensor(new)
-            positions[row, tokens - len(new) :] = torch.arange(start, prompt.context.length)
-            write_at[row, tokens - len(new) :] = torch.arange(start, prompt.context.length)
-        length = min(round_up(longest, LENGTH_STEP), self._memory.positions)
-        logits, values = self.network.forward(self._memory, first, ids, positions, write_at, length, with_values=True)
-        finished: list[Request] = []
-        for row, (_, prompt) in enumerate(chunk):
-            value = None if values is None else float(values[row])
-            self._keep(first + row, prompt.context, logits[row], value)
+    def _load(self, context: Context, length: int) -> Prefix:
+        """A place for a prompt with its first `length` positions in it."""
+        prefix = Prefix(self._places.take(), context.length)
+        self._prefixes.reserve(prefix.place + 1, context.length)
+        slabs, _ = self.store.chain(context)
+        self._prefixes.load(prefix.place, slabs, length)
+        return prefix
+
+    def _compute(
+        self, decoding: int, blocks: Sequence[Sequence[tuple[int, Prompt]]], finished: list[Request]
+    ) -> Tensor:
+        """One pass over the first `decoding` rows and the missing positions of prompts; starts the rows of the new
+        prompts. Returns the logits of all of these rows."""
+        prefixes: list[Prefix] = []
+        prompted: list[list[Prompted]] = []
+        for block in blocks:
+            ends = [(prompt, self._load(prompt.context, start), start) for start, prompt in block]
+            prefixes += [prefix for _, prefix, _ in ends]
+            prompted.append([Prompted(x.place, start, p.context.all_token_ids()[start:]) for p, x, start in ends])
+            tokens = prefill_tokens(prompted[-1])  # padding is written too, behind the prompt
+            self._prefixes.reserve(1, max(start for *_, start in ends) + tokens)
+        rows = self.rows[:decoding]
+        if rows:
+            self._tails.reserve(decoding, max(row.length for row in rows) + 1)
+        samples = [Sampled(row.prefix.place, row.prefix.length, row.length, row.token) for row in rows]
+        work = Pass(samples, prompted, self._prefixes, self._tails, self.network.shape.groups)
+        logits, values = self.network.forward(work, with_values=bool(blocks))
+        for row in rows:
+            row.length += 1
+            row.members[0].request.decoded += 1
+        wanted = list(range(decoding))
+        prompts = [prompt for block in blocks for _, prompt in block]
+        for at, (prompt, prefix) in enumerate(zip(prompts, prefixes, strict=True), start=decoding):
+            value = None if values is None else float(values[at])
+            self._keep(prefix, prompt.context, logits[at], value)
             finished += _answer(prompt, value)
-        sampled = [prompt for _, prompt in chunk if prompt.sampled]
-        return finished + self._start(sampled, logits[: len(sampled)])
+            if prompt.sampled:
+                self._start(prompt, prefix)
+                wanted.append(at)
+            else:
+                self._places.give_back(prefix.place)
+        return logits[: len(wanted)] if wanted == list(range(len(wanted))) else logits[wanted]
 
-    def _keep(self, row: int, context: Context, logits: Tensor, value: float | None) -> None:
+    def _keep(self, prefix: Prefix, context: Context, logits: Tensor, value: float | None) -> None:
         """Keeps the segments of a prompt that were not complete, and what is known at its end."""
         end = context.length
         for segment in context.segments():
             start = end - len(segment.token_ids)
             kept = self.store.get(segment)
             if kept is None or kept.covered < end - start:
-                kept = self._memory.cut(row, start, end)
+                kept = self._prefixes.cut(prefix.place, start, end)
                 self.store.put(segment, kept)
             if segment is context:
                 self.store.put(segment, replace(kept, logits=logits.clone(), value=value))
             end = start
 
-    def _start(self, prompts: Sequence[Prompt], logits: Tensor) -> list[Request]:
-        """Makes the rows after the running ones run: their prompts are loaded, `logits` [n, vocabulary] are theirs."""
-        if not prompts:
-            return []
-        first = len(self.rows)
-        for prompt in prompts:
-            room = self.network.window - prompt.context.length
-            members = [
-                Member(request, i, noise(request.params.key, i), min(request.params.max_tokens, room))
-                for request in prompt.requests
-                for i in range(request.n)
-            ]
-            self.rows.append(Row(members, prompt.context.length))
-        return self._draw(first, logits)
+    def _start(self, prompt: Prompt, prefix: Prefix) -> None:
+        """Makes the samples of a computed prompt run; its logits are drawn from in this step."""
+        room = self.network.window - prompt.context.length
+        members = [
+            Member(
+                request,
+                index,
+                noise(request.params.key, index),
+                Style(request.params.temperature, request.params.top_k, request.params.top_p),
+                min(request.params.max_tokens, room),
+                self._watched.setdefault(request.params.stop, {}),
+            )
+            for request in prompt.requests
+            for index in range(request.n)
+        ]
+        prefix.rows += 1
+        self.rows.append(Row(members, prefix))
 
-    # --- decoding
+    # --- samples
 
-    def _decode(self) -> list[Request]:
-        count = len(self.rows)
-        padded = round_up(count, ROW_STEP)
-        longest = max(row.length for row in self.rows) + 1
-        self._memory.reserve(padded, longest)
-        ids = torch.zeros(padded, 1, dtype=torch.long)
-        positions = torch.zeros(padded, 1, dtype=torch.long)
-        ids[:count, 0] = torch.tensor([row.token for row in self.rows])
-        positions[:count, 0] = torch.tensor([row.length for row in self.rows])
-        write_at = positions.clone()
-        write_at[count:] = self._memory.positions - 1
-        length = min(round_up(longest, LENGTH_STEP), self._memory.positions)
-        logits, _ = self.network.forward(self._memory, 0, ids, positions, write_at, length, with_values=False)
-        for row in self.rows:
-            row.length += 1
-            row.members[0].request.count(computed=1)
-        return self._draw(0, logits[:count])
-
-    def _draw(self, first: int, logits: Tensor) -> list[Request]:
-        """Draws the next token of every sample in the rows from `first` on; ends, splits and drops rows."""
-        rows = self.rows[first:]
-        members = [(at, member) for at, row in enumerate(rows) for member in row.members]
+    def _draw(self, logits: Tensor) -> list[Request]:
+        """Draws the next token of every sample, logits [rows, vocabulary]; ends, splits and drops rows."""
+        members = [member for row in self.rows for member in row.members]
         draws = choose(
             logits,
-            [at for at, _ in members],
-            [member.request.params for _, member in members],
-            [member.noise.random() for _, member in members],
+            [at for at, row in enumerate(self.rows) for _ in row.members],
+            [member.style for member in members],
+            [member.noise.random() for member in members],
         )
         finished: list[Request] = []
-        groups: list[dict[int, list[Member]]] = [{} for _ in rows]
-        for (at, member), token, logprob in zip(members, draws.tokens, draws.logprobs, strict=True):
-            sample = self._advance(first + at, member, token, logprob)
-            if sample is None:
-                groups[at].setdefault(token, []).append(member)
-                continue
-            member.request.samples[member.index] = sample
-            if len(member.request.samples) == member.request.n:
-                finished.append(member.request)
-        self._regroup(first, groups)
+        drawn = iter(zip(draws.tokens, draws.logprobs, strict=True))
+        groups: list[dict[int, list[Member]]] = []
+        for at, row in enumerate(self.rows):
+            going: dict[int, list[Member]] = {}
+            for member in row.members:
+                token, logprob = next(drawn)
+                member.logprob += logprob
+                if member.watched.get(token, True) or len(member.token_ids) + 1 >= member.limit:
+                    sample = self._end(at, member, token)
+                    if sample is not None:
+                        request = member.request
+                        request.samples[member.index] = sample
+                        if len(request.samples) == request.n:
+                            finished.append(request)
+                        continue
+                else:
+                    member.token_ids.append(token)
+                going.setdefault(token, []).append(member)
+            groups.append(going)
+        self._regroup(groups)
         return finished
 
-    def _advance(self, at: int, member: Member, token: int, logprob: float) -> Sample | None:
+    def _end(self, at: int, member: Member, token: int) -> Sample | None:
         """Adds a token to a sample; the sample, if that ends it."""
-        member.logprob += logprob
         if token in self.eos:
+            member.watched[token] = True
             return self._finish(at, member, "eos", self.tokenizer.decode(member.token_ids), "", "")
         member.token_ids.append(token)
         stop = member.request.params.stop
-        if self._may_stop(stop, token):
+        if self._may_stop(member, token):
             raw = self.tokenizer.decode(member.token_ids)
             found = [(raw.find(one), one) for one in stop if one in raw]
             if found:
@@ -252,62 +284,76 @@ class Batch:
             return self._finish(at, member, "length", self.tokenizer.decode(member.token_ids), "", "")
         return None
 
-    def _may_stop(self, stop: tuple[str, ...], token: int) -> bool:
+    def _may_stop(self, member: Member, token: int) -> bool:
         """Whether `token` can be the one that completes a stop string: it holds the last character of one."""
-        hints = self._stop_hints.setdefault(stop, {})
-        hint = hints.get(token)
+        hint = member.watched.get(token)
         if hint is None:
             piece = self.tokenizer.piece(token)
-            hint = hints[token] = "\ufffd" in piece or any(one[-1] in piece for one in stop)
+            stop = member.request.params.stop
+            hint = member.watched[token] = bool(stop) and ("\ufffd" in piece or any(one[-1] in piece for one in stop))
         return hint
 
     def _finish(self, at: int, member: Member, finish: Finish, text: str, stop: str, overflow: str) -> Sample:
         """The finished sample; its entries are kept under a Context of its own while somebody holds that."""
         request = member.request
         token_ids = tuple(member.token_ids)
-        request.count(generated=len(token_ids))
+        request.count(generated=len(token_ids), computed=request.decoded)
+        request.decoded = 0
         context = Context(request.context, token_ids)
-        self.store.put(context, self._memory.cut(at, request.context.length, self.rows[at].length))
+        self.store.put(context, self._tails.cut(at, 0, self.rows[at].length))
         ends = self.tokenizer.ends(token_ids, text + stop + overflow)
         return Sample(token_ids, text, member.logprob, finish, stop, overflow, ends, context)
 
     # --- rows
 
-    def _regroup(self, first: int, groups: Sequence[dict[int, list[Member]]]) -> None:
+    def _regroup(self, groups: Sequence[dict[int, list[Member]]]) -> None:
         """Gives every group of samples with the same tokens a row of its own and closes the gaps."""
         splits: list[tuple[int, int, list[Member]]] = []  # (source row, token, samples)
         holes: list[int] = []
-        for at, group in enumerate(groups, start=first):
+        for at, group in enumerate(groups):
             if not group:
                 holes.append(at)
                 continue
             (token, members), *others = group.items()
             self.rows[at].members, self.rows[at].token = members, token
             splits += [(at, token, members) for token, members in others]
+        for hole in holes:
+            self._release(self.rows[hole].prefix)
         for source, token, members in splits:
-            row = Row(members, self.rows[source].length, token)
-            if holes:
-                target = holes.pop()
-                self.rows[target] = row
-            else:
-                target = len(self.rows)
+            row = Row(members, self.rows[source].prefix, self.rows[source].length, token)
+            row.prefix.rows += 1
+            target = holes.pop() if holes else len(self.rows)
+            if target == len(self.rows):
                 self.rows.append(row)
-                self._memory.reserve(len(self.rows), row.length)
-            self._memory.copy(source, target, row.length)
+            self.rows[target] = row
+            self._tails.reserve(len(self.rows), row.length)
+            self._tails.copy(source, target, row.length)
         self._close(holes)
+
+    def _release(self, prefix: Prefix) -> None:
+        prefix.rows -= 1
+        if not prefix.rows:
+            self._places.give_back(prefix.place)
 
     def _close(self, holes: Iterable[int]) -> None:
         """Moves rows from the end into empty places, so that the running rows are the first ones."""
         for hole in sorted(holes, reverse=True):
             last = self.rows.pop()
             if hole < len(self.rows):
-                self._memory.copy(len(self.rows), hole, last.length)
+                self._tails.copy(len(self.rows), hole, last.length)
                 self.rows[hole] = last
 
     def _drop_cancelled(self) -> None:
-        for row in self.rows:
+        holes = []
+        for at, row in enumerate(self.rows):
+            for request in {member.request for member in row.members if member.request.cancelled}:
+                request.count(computed=request.decoded)
+                request.decoded = 0
             row.members = [member for member in row.members if not member.request.cancelled]
-        self._close([at for at, row in enumerate(self.rows) if not row.members])
+            if not row.members:
+                holes.append(at)
+                self._release(row.prefix)
+        self._close(holes)
 
 
 def _prompts(requests: Iterable[Request]) -> list[Prompt]:
@@ -325,18 +371,23 @@ def _answer(prompt: Prompt, value: float | None) -> list[Request]:
     return [request for request in prompt.requests if request.n == 0]
 
 
-def _chunks(entries: list[tuple[int, Prompt]]) -> Iterable[list[tuple[int, Prompt]]]:
-    """Groups prompts of similar length, so that little of a pass is padding and none is too large."""
+def _packed(entries: list[tuple[int, Prompt]]) -> list[list[list[tuple[int, Prompt]]]]:
+    """Passes of blocks of prompts: those of a block are of similar length, so that little of it is padding, and no
+    pass is too large."""
 
     def missing(entry: tuple[int, Prompt]) -> int:
         return entry[1].context.length - entry[0]
 
-    chunk: list[tuple[int, Prompt]] = []
+    passes: list[list[list[tuple[int, Prompt]]]] = []
+    room = 0
     for entry in sorted(entries, key=missing):
         tokens = missing(entry)
-        if chunk and ((len(chunk) + 1) * tokens > PREFILL_TOKENS or tokens > 2 * missing(chunk[0]) + 32):
-            yield chunk
-            chunk = []
-        chunk.append(entry)
-    if chunk:
-        yield chunk
+        if tokens > room:
+            passes.append([])
+            room = PREFILL_TOKENS
+        blocks = passes[-1]
+        if not blocks or tokens > 2 * missing(blocks[-1][0]) + 32:
+            blocks.append([])
+        blocks[-1].append(entry)
+        room -= tokens
+    return passes

@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from mcts.model import Sampling
 
 
 def noise(key: tuple[int | str, ...], index: int) -> random.Random:
@@ -31,6 +30,14 @@ def _filtered(logits: Tensor, top_k: int, top_p: float) -> Tensor:
     return logits
 
 
+class Style(NamedTuple):
+    """How a draw is made."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+
+
 @dataclass(frozen=True)
 class Draws:
     """Which token each of m draws chose, and its log-probability before temperature, top-p and top-k."""
@@ -39,30 +46,34 @@ class Draws:
     logprobs: list[float]
 
 
-def choose(logits: Tensor, rows: list[int], params: list[Sampling], uniforms: list[float]) -> Draws:
-    """Draws m tokens. logits: [n, vocabulary], float32; draw i reads row `rows[i]` with `params[i]`, by inverting
-    the cumulative distribution at `uniforms[i]` in [0, 1); at temperature 0 it takes the most likely token."""
-    tokens = _chosen(logits, rows, params, uniforms)
+def choose(logits: Tensor, rows: list[int], styles: list[Style], uniforms: list[float]) -> Draws:
+    """Draws m tokens. logits: [n, vocabulary], float32; draw i reads row `rows[i]` (ascending) in `styles[i]`, by
+    inverting the cumulative distribution at `uniforms[i]` in [0, 1); at temperature 0 it takes the most likely token."""
     index = torch.tensor(rows, device=logits.device)
-    logprobs = logits.log_softmax(-1)[index, tokens]
+    tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+    groups: dict[Style, list[int]] = {}
+    for draw, style in enumerate(styles):
+        groups.setdefault(style, []).append(draw)
+    for style, draws in groups.items():
+        if len(draws) == len(rows):
+            tokens = _drawn(logits, index, style, uniforms)
+        else:
+            part = torch.tensor(draws, device=logits.device)
+            tokens[part] = _drawn(logits, index[part], style, [uniforms[draw] for draw in draws])
+    logprobs = logits[index, tokens] - logits.logsumexp(-1)[index]
     return Draws(tokens.tolist(), logprobs.tolist())
 
 
-def _chosen(logits: Tensor, rows: list[int], params: list[Sampling], uniforms: list[float]) -> Tensor:
-    chosen = torch.empty(len(rows), dtype=torch.long, device=logits.device)
-    groups: dict[tuple[float, int, float], list[int]] = {}
-    for draw, one in enumerate(params):
-        groups.setdefault((one.temperature, one.top_k, one.top_p), []).append(draw)
-    for (temperature, top_k, top_p), draws in groups.items():
-        at = torch.tensor([rows[draw] for draw in draws], device=logits.device)
-        if temperature == 0:
-            picked = logits[at].argmax(-1)
-        else:
-            unique, inverse = at.unique(return_inverse=True)
-            cumulative = _filtered(logits[unique] / temperature, top_k, top_p).double().softmax(-1).cumsum(-1)
-            uniform = torch.tensor([uniforms[draw] for draw in draws], dtype=torch.double, device=logits.device)
-            total = cumulative[:, -1][inverse]
-            picked = torch.searchsorted(cumulative[inverse], (uniform * total)[:, None], right=True).squeeze(-1)
-            picked = picked.clamp(max=logits.shape[-1] - 1)
-        chosen[torch.tensor(draws, device=logits.device)] = picked
-    return chosen
+def _drawn(logits: Tensor, rows: Tensor, style: Style, uniforms: list[float]) -> Tensor:
+    """The tokens of draws of one style; rows [m] in ascending order."""
+    unique, inverse = rows.unique_consecutive(return_inverse=True)
+    if len(unique) < len(logits):
+        logits = logits[unique]
+    if style.temperature == 0:
+        return logits.argmax(-1)[inverse]
+    cumulative = _filtered(logits / style.temperature, style.top_k, style.top_p).softmax(-1).cumsum(-1)
+    if len(unique) < len(rows):
+        cumulative = cumulative[inverse]
+    targets = torch.tensor(uniforms, dtype=cumulative.dtype, device=logits.device) * cumulative[:, -1]
+    picked = torch.searchsorted(cumulative, targets[:, None], right=True).squeeze(-1)
+    return picked.clamp(max=logits.shape[-1] - 1)

@@ -1,23 +1,23 @@
-"""Key/value storage of the transformers engine: what is kept per context, and the rows being computed.
+"""Key/value storage of the transformers engine, shaped like the tree that is searched.
 
 Kept: one slab a `Context` segment, [layers, heads, tokens, dim], alive as long as somebody holds the Context.
-Rows: a rectangle [layers, rows, heads, positions, dim]; a running sequence owns a row.
+Running: a prompt that is computed or sampled owns a place among the prefixes, and each of its samples a place among
+the tails. The samples of a prompt attend to one copy of it, so neither a new sample nor two samples that part copy
+or read the prompt again.
 """
 
 from __future__ import annotations
 
+import heapq
 import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from mcts.model import Context
-
-LENGTH_STEP = 64  # positions are padded to this, so that a sum over them has the same order in every batch
 
 
 def round_up(number: int, step: int) -> int:
@@ -26,10 +26,11 @@ def round_up(number: int, step: int) -> int:
 
 @dataclass(frozen=True)
 class Shape:
-    """layers, key/value heads, and the width of a key and of a value."""
+    """layers, key/value heads, query heads a key/value head, and the width of a key and of a value."""
 
     layers: int
     heads: int
+    groups: int
     key_dim: int
     value_dim: int
 
@@ -77,26 +78,25 @@ class ContextStore:
         if kept is not None:
             self.tokens -= kept.covered
 
-    def covered(self, context: Context) -> int:
-        """How many tokens of the prompt have entries, from the first on without a gap.
+    def chain(self, context: Context) -> tuple[list[Kept], int]:
+        """The slabs that cover the prompt from its first token on without a gap, and how many tokens they cover.
 
         Touches the chain from the end to the root, so that a parent is never evicted before its children.
         """
-        total = 0
         chain = [(segment, self.get(segment)) for segment in context.segments()]
+        slabs: list[Kept] = []
         for segment, kept in reversed(chain):
-            held = kept.covered if kept is not None else 0
-            total += held
-            if held < len(segment.token_ids):
+            if kept is not None:
+                slabs.append(kept)
+            if (kept.covered if kept is not None else 0) < len(segment.token_ids):
                 break
-        return total
+        return slabs, sum(slab.covered for slab in slabs)
 
 
-class Rows:
-    """The rectangle of running rows: keys [layers, rows, heads, positions, dim] and values alike.
+class Block:
+    """keys [layers, places, heads, positions, dim] and values alike.
 
-    Grows by copying; starts from zeros, because what a mask hides must still be finite. The last position is
-    scratch, where padding writes.
+    Grows by copying; starts from zeros, because what a mask hides must still be finite.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
@@ -104,71 +104,67 @@ class Rows:
         self.keys = self._zeros(0, 0, shape.key_dim)
         self.values = self._zeros(0, 0, shape.value_dim)
 
-    def _zeros(self, rows: int, positions: int, dim: int) -> Tensor:
-        size = (self._shape.layers, rows, self._shape.heads, positions, dim)
+    def _zeros(self, places: int, positions: int, dim: int) -> Tensor:
+        size = (self._shape.layers, places, self._shape.heads, positions, dim)
         return torch.zeros(size, dtype=self._dtype, device=self._device)
 
     @property
     def positions(self) -> int:
         return self.keys.shape[3]
 
-    def reserve(self, rows: int, positions: int) -> None:
-        """Makes room for `rows` rows of `positions` positions and the scratch position."""
-        have_rows, have = self.keys.shape[1], self.positions
-        if rows <= have_rows and positions < have:
+    def reserve(self, places: int, positions: int) -> None:
+        """Makes room for `places` places of `positions` positions."""
+        have_places, have = self.keys.shape[1], self.positions
+        if places <= have_places and positions <= have:
             return
-        new_rows = have_rows if rows <= have_rows else max(rows, min(2 * have_rows, rows + 64))
-        new = have if positions < have else round_up(positions + 1, 2 * LENGTH_STEP)
+        more = max(have_places, round_up(places + places // 4, 16)) if places > have_places else have_places
+        longer = max(have, round_up(positions + positions // 4, 64)) if positions > have else have
         for name, dim in (("keys", self._shape.key_dim), ("values", self._shape.value_dim)):
-            grown = self._zeros(new_rows, new, dim)
-            grown[:, :have_rows, :, :have] = getattr(self, name)
+            grown = self._zeros(more, longer, dim)
+            grown[:, :have_places, :, :have] = getattr(self, name)
             setattr(self, name, grown)
 
-    def load(self, row: int, context: Context, store: ContextStore, length: int) -> None:
-        """Copies the first `length` positions of a prompt from its kept segments into a row."""
-        at = 0
-        for segment in reversed(list(context.segments())):
-            kept = store.get(segment)
-            if kept is None or at >= length:
-                return
-            self.keys[:, row, :, at : at + kept.covered] = kept.keys
-            self.values[:, row, :, at : at + kept.covered] = kept.values
-            at += kept.covered
+    def write(self, layer: int, index: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Writes [n, heads, dim] to the flat positions `index` [n · heads] of a layer (see `flat_index`)."""
+        for target, new in ((self.keys[layer], keys), (self.values[layer], values)):
+            target.view(-1, target.shape[-1]).index_copy_(0, index, new.reshape(index.shape[0], -1))
+
+    def flat_index(self, places: Tensor, positions: Tensor) -> Tensor:
+        """Where [place, head, position] of every head stands in a flattened layer; [n], [n] → [n · heads]."""
+        heads = torch.arange(self._shape.heads)
+        return ((places[:, None] * self._shape.heads + heads) * self.positions + positions[:, None]).flatten()
+
+    def load(self, place: int, slabs: Sequence[Kept], length: int) -> None:
+        """Copies slabs, one after another, into the first `length` positions of a place."""
+        if length:
+            for target, parts in ((self.keys, [s.keys for s in slabs]), (self.values, [s.values for s in slabs])):
+                whole = torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+                target[:, place, :, :length] = whole[:, :, :length]
 
     def copy(self, source: int, target: int, length: int) -> None:
         self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
         self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
-    def cut(self, row: int, start: int, end: int) -> Kept:
-        """A copy of the positions `start` to `end` of a row."""
-        return Kept(self.keys[:, row, :, start:end].clone(), self.values[:, row, :, start:end].clone())
+    def cut(self, place: int, start: int, end: int) -> Kept:
+        """A copy of the positions `start` to `end` of a place."""
+        return Kept(self.keys[:, place, :, start:end].clone(), self.values[:, place, :, start:end].clone())
 
 
-class RowCache(Cache):
-    """What one forward pass of a transformers model sees of the rows `first` to `first + n`.
+class Places:
+    """Numbers of free places, the lowest first, so that those in use stay close together."""
 
-    write_at: [n, q] the position each new token is written to. length: how many positions attention looks at.
-    """
+    def __init__(self) -> None:
+        self._free: list[int] = []
+        self._next = 0
 
-    def __init__(self, rows: Rows, first: int, write_at: Tensor, length: int) -> None:
-        super().__init__(layers=[])
-        last = first + write_at.shape[0]
-        self._keys, self._values = rows.keys[:, first:last], rows.values[:, first:last]
-        self._index = torch.arange(write_at.shape[0], device=write_at.device)
-        self._write_at, self._length = write_at, length
+    def take(self) -> int:
+        if self._free:
+            return heapq.heappop(self._free)
+        self._next += 1
+        return self._next - 1
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Takes [n, heads, q, dim] and returns everything written so far, [n, heads, length, dim]."""
-        keys, values = self._keys[layer_idx], self._values[layer_idx]
-        if self._write_at.shape[1] == 1:
-            keys[self._index, :, self._write_at[:, 0]] = key_states[:, :, 0]
-            values[self._index, :, self._write_at[:, 0]] = value_states[:, :, 0]
-        else:
-            keys[self._index[:, None], :, self._write_at] = key_states.transpose(1, 2)
-            values[self._index[:, None], :, self._write_at] = value_states.transpose(1, 2)
-        return keys[:, :, : self._length], values[:, :, : self._length]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        return 0  # positions are always given
+    def give_back(self, place: int) -> None:
+        heapq.heappush(self._free, place)
+        if len(self._free) == self._next:  # nothing is in use
+            self._free.clear()
+            self._next = 0

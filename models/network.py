@@ -1,53 +1,69 @@
-"""A causal language model of transformers as the batch sees it: token ids and rows in, logits and values out."""
+"""A causal language model of transformers as the batch sees it: a pass of tokens in, logits and values out."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import DynamicCache
-from transformers.masking_utils import sdpa_mask
+from transformers.cache_utils import Cache, DynamicCache
 
 from mcts.config import UserError
-from models.kv import RowCache, Rows, Shape
+from models.attention import Pass
+from models.kv import Shape
+from models.llama import LeanLlama, supports
 from models.value_head import ValueHead
 
-ATTENTION = "arbor_rows"
-LAST_TOKENS = 8  # positions a row that the output layers see on a CPU: products of few rows sum in another order
+ATTENTION = "arbor"
 
 
-def row_attention(
+class _Current(threading.local):
+    """What the attention of the running thread works on; transformers hands no state of ours through its layers."""
+
+    cache: PassCache | None = None
+    groups = 1
+
+
+_current = _Current()
+
+
+class PassCache(Cache):
+    """Catches the new entries of each layer on their way to `pass_attention`."""
+
+    def __init__(self, work: Pass) -> None:
+        super().__init__(layers=[])
+        self.work, self.layer = work, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        self.layer = layer_idx
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return 0  # positions are always given
+
+
+def pass_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention over rows, query [n, heads, q, dim] → [n, q, heads, dim].
-
-    With one query a row on a CPU it is two plain batched products: the fused kernel gives a row's sum another order
-    when the batch changes, and the same seed must give the same tree.
-    """
+    """Attention of a pass: query [1, query heads, N, dim], key and value the new entries → [1, N, query heads, dim]."""
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
-    groups = query.shape[1] // key.shape[1]
-    if query.shape[2] == 1 and query.device.type == "cpu" and attention_mask is not None:
-        rows, heads = key.shape[:2]
-        grouped = query.reshape(rows, heads, groups, -1)  # [n, kv heads, groups, dim]
-        scores = torch.matmul(grouped, key.transpose(-1, -2)) * scaling
-        weights = scores.masked_fill_(~attention_mask, -torch.inf).softmax(-1)
-        return torch.matmul(weights, value).reshape(rows, 1, heads * groups, -1), None
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    causal = attention_mask is None and query.shape[2] > 1
-    out = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
+    if _current.cache is None:  # the probe: a single token
+        _current.groups = query.shape[1] // key.shape[1]
+        return value.repeat_interleave(_current.groups, dim=1).transpose(1, 2), None
+    cache = _current.cache
+    out = cache.work.attend(
+        cache.layer, query[0].transpose(0, 1), key[0].transpose(0, 1), value[0].transpose(0, 1), scaling
     )
-    return out.transpose(1, 2), None
+    return out.view(1, out.shape[0], query.shape[1], -1), None
 
 
 class Network:
     """window: the longest prompt plus answer, in tokens. Raises UserError for models it cannot run."""
 
-    def __init__(self, model: Any, head: ValueHead | None) -> None:
+    def __init__(self, model: Any, head: ValueHead | None, *, lean: bool = True) -> None:
+        """lean: whether models of the covered families take the short way (`models.llama`)."""
         self.model, self.head = model.eval(), head
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
@@ -55,6 +71,8 @@ class Network:
         self._hidden: Tensor | None = None
         model.base_model.register_forward_hook(self._catch_hidden)
         self.shape = self._probe()
+        self._lean = LeanLlama(model, self.shape) if lean and supports(model) else None
+        self._output: nn.Module = model.get_output_embeddings()
 
     def _catch_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
         self._hidden = output.last_hidden_state
@@ -70,52 +88,44 @@ class Network:
                 f"{self.model.config.model_type}: its layers keep different caches; full attention is supported"
             )
         heads, key_dim, value_dim = shapes.pop()
-        return Shape(len(cache.layers), heads, key_dim, value_dim)
+        return Shape(len(cache.layers), heads, _current.groups, key_dim, value_dim)
 
-    def forward(
-        self,
-        rows: Rows,
-        first: int,
-        ids: Tensor,
-        positions: Tensor,
-        write_at: Tensor,
-        length: int,
-        *,
-        with_values: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """One pass over the rows from `first` on.
+    def forward(self, work: Pass, *, with_values: bool) -> tuple[Tensor, Tensor | None]:
+        """Returns the logits [m, vocabulary] and the values [m] (None without a head) at the ends of a pass, both
+        float32."""
+        if self._lean is not None:
+            hidden = self._lean(work)
+            logits = self._output(hidden)
+        else:
+            hidden, logits = self._through_transformers(work)
+        values = self.head(hidden).float() if self.head is not None and with_values else None
+        return logits.float(), values
 
-        ids, positions, write_at: [n, q], on the CPU; padding stands on the left and writes to the scratch position.
-        length: how many positions attention looks at. Returns the logits [n, vocabulary] and the values [n] (None
-        without a head) after the last token of each row, both float32.
-        """
-        ids, positions, write_at = (tensor.to(self.device) for tensor in (ids, positions, write_at))
-        mask = torch.arange(length, device=self.device) <= positions[:, :, None]  # [n, q, length]
-        keep = min(ids.shape[1], LAST_TOKENS) if self.device.type == "cpu" else 1
-        output = self.model(
-            input_ids=ids,
-            position_ids=positions,
-            attention_mask=mask[:, None],
-            past_key_values=RowCache(rows, first, write_at, length),
-            use_cache=True,
-            logits_to_keep=keep,
-        )
-        logits = output.logits[:, -1].float()
-        if self.head is None or not with_values:
-            return logits, None
+    def _through_transformers(self, work: Pass) -> tuple[Tensor, Tensor]:
+        _current.cache = PassCache(work)
+        try:
+            output = self.model(
+                input_ids=work.ids[None],
+                position_ids=work.positions[None],
+                past_key_values=_current.cache,
+                use_cache=True,
+                logits_to_keep=work.ends,
+            )
+        finally:
+            _current.cache = None
         assert self._hidden is not None
-        return logits, self.head(self._hidden[:, -keep:])[:, -1].float()
+        return self._hidden[0, work.ends], output.logits[0]
 
 
 def _window(config: Any) -> int:
     window = int(getattr(config, "max_position_embeddings", 0) or 1 << 20)
     sliding = getattr(config, "sliding_window", None)
     if sliding and getattr(config, "use_sliding_window", True):
-        window = min(window, int(sliding))  # a row attends to all of its positions: right within the sliding window
+        window = min(window, int(sliding))  # a token attends to all before it: right within the sliding window
     return window
 
 
 def register_attention() -> None:
-    """Makes `row_attention` known to transformers under the name ATTENTION."""
-    AttentionInterface.register(ATTENTION, row_attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    """Makes `pass_attention` known to transformers under the name ATTENTION; it needs no mask of theirs."""
+    AttentionInterface.register(ATTENTION, pass_attention)
+    AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)

@@ -221,7 +221,7 @@ class TransformersModel:
 
     def _fail(self, error: BaseException) -> None:
         """A step broke: everybody who waits is told, and the engine starts empty."""
-        self._batch.rows.clear()
+        self._batch.clear()
         waiting = [*self._running.values(), *(future for _, future in self._pending)]
         self._running.clear()
         self._pending.clear()

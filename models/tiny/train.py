@@ -57,6 +57,7 @@ class Recipe:
     layers: int = 4
     feed_forward: int = 384
     head_dim: int = 32
+    key_value_heads: int = 2
     window: int = 1024
     batch: int = 16
     policy_updates: int = 1500
@@ -112,7 +113,7 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         num_hidden_layers=recipe.layers,
         intermediate_size=recipe.feed_forward,
         num_attention_heads=heads,
-        num_key_value_heads=heads,
+        num_key_value_heads=recipe.key_value_heads,
         head_dim=recipe.head_dim,
         max_position_embeddings=recipe.window,
         tie_word_embeddings=True,
