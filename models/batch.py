@@ -344,6 +344,8 @@ class Batch:
                 self.rows[hole] = last
 
     def _drop_cancelled(self) -> None:
+        if not any(member.request.cancelled for row in self.rows for member in row.members):
+            return
         holes = []
         for at, row in enumerate(self.rows):
             for request in {member.request for member in row.members if member.request.cancelled}:
