@@ -48,7 +48,7 @@ class Draws:
 
 def choose(logits: Tensor, rows: list[int], styles: list[Style], uniforms: list[float]) -> Draws:
     """Draws m tokens. logits: [n, vocabulary], float32; draw i reads row `rows[i]` (ascending) in `styles[i]`, by
-    inverting the cumulative distribution at `uniforms[i]` in [0, 1); at temperature 0 it takes the most likely token."""
+    inverting the cumulative distribution at `uniforms[i]` in [0, 1); at temperature 0 it takes the likeliest token."""
     index = torch.tensor(rows, device=logits.device)
     tokens = torch.empty(len(rows), dtype=torch.long, device=logits.device)
     groups: dict[Style, list[int]] = {}

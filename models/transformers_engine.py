@@ -1,7 +1,8 @@
 """The transformers engine: any causal language model folder as policy and value, on a CPU or a GPU.
 
-It forms batches from whatever requests are there at each step. Not covered: tensor parallelism, paged memory (a row
-is as long as the longest running one) and models whose layers are not all full attention.
+It forms batches from whatever requests are there at each step: new prompts and running samples go through the network
+together. Not covered: tensor parallelism, paged memory (a prompt's place is as long as the longest running prompt) and
+models whose layers are not all full attention.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ from models.network import ATTENTION, Network, register_attention
 from models.text import Tokenizer
 from models.value_head import ValueHead, load_value_head
 
-PATIENCE_STEPS = 4  # decoding steps that a lone new prompt waits for company while many rows run
-
 
 @dataclass
 class Totals(Usage):
@@ -36,6 +35,7 @@ class Totals(Usage):
 
     busy_seconds: float = 0.0
     steps: int = 0
+    requests: int = 0
 
 
 class TransformersModel:
@@ -60,7 +60,6 @@ class TransformersModel:
         self._pending: deque[tuple[Request, asyncio.Future[Request]]] = deque()
         self._running: dict[Request, asyncio.Future[Request]] = {}
         self._serving: asyncio.Task[None] | None = None
-        self._waited = 0
         self._executor = ThreadPoolExecutor(1, "engine")
         self.totals = Totals()
 
@@ -146,6 +145,7 @@ class TransformersModel:
     async def _submit(self, request: Request) -> Request:
         future: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self._pending.append((request, future))
+        self.totals.requests += 1
         if self._serving is None or self._serving.done():
             self._serving = asyncio.create_task(self._serve())
         try:
@@ -176,11 +176,6 @@ class TransformersModel:
 
     def _take(self) -> list[Request]:
         """The waiting requests that go into the next step, first come first served, bounded by `max_rows`."""
-        crowd = len(self._batch.rows)
-        if crowd and len(self._pending) < crowd // 8 and self._waited < PATIENCE_STEPS:
-            self._waited += 1
-            return []
-        self._waited = 0
         room = self.max_rows - self._batch.running
         admitted: list[Request] = []
         later: list[tuple[Request, asyncio.Future[Request]]] = []

@@ -1,0 +1,142 @@
+"""The transformers engine: plain decoding beside `generate` and the floor, and the same engine inside a search.
+
+    python -m scripts.bench.engine [--json FILE]
+
+Plain decoding: 100 prompt tokens and 128 new ones a sequence, temperature 1, float32, the embedded model. The floor is
+the time of the bare matrix products and of the products over the cache, nothing between them. Inside a search:
+positions decoded per second in which the engine works, against plain decoding of as many rows with prompts as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from mcts.config import load_config
+from mcts.model import Context, Sampling
+from models.network import ATTENTION, register_attention
+from models.transformers_engine import TransformersModel
+from scripts.assembly import load_model
+from scripts.bench.common import Claim, at_least, at_most, main
+from scripts.demo import run, summarise
+
+FOLDER = Path("models/tiny/weights")
+PROBLEMS = Path("models/tiny/data/dev.jsonl")
+PROMPT_TOKENS, NEW_TOKENS = 100, 128
+SEARCHES = {"sbs_1_5": 48, "sbs_3_5": 24, "mcts": 8}  # questions of each
+
+
+def endless(attention: str) -> tuple[torch.nn.Module, object]:
+    """The embedded model without an end-of-sequence token, so that every sequence has the same length."""
+    model = AutoModelForCausalLM.from_pretrained(FOLDER, dtype=torch.float32, attn_implementation=attention).eval()
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+    model.generation_config.eos_token_id = tokenizer.eos_token = None
+    return model, tokenizer
+
+
+def prompts(count: int, tokens: int) -> list[list[int]]:
+    rng = random.Random(count)
+    return [[rng.randrange(700) for _ in range(tokens)] for _ in range(count)]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def generate(count: int) -> float:
+    """Tokens per second of transformers' own loop."""
+    model, _ = endless("sdpa")
+    ids = torch.tensor(prompts(count, PROMPT_TOKENS))
+    settings = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "pad_token_id": 0}
+
+    def work() -> None:
+        with torch.inference_mode():
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW_TOKENS, **settings)  # type: ignore[operator]
+        assert out.shape == (count, PROMPT_TOKENS + NEW_TOKENS)
+
+    return count * NEW_TOKENS / min(seconds(work) for _ in range(2))
+
+
+def decode(count: int, prompt_tokens: int = PROMPT_TOKENS, new_tokens: int = NEW_TOKENS) -> float:
+    """Tokens per second of the engine."""
+    register_attention()
+    model, tokenizer = endless(ATTENTION)
+    engine = TransformersModel(model, tokenizer, max_rows=count)
+
+    async def work() -> None:
+        params = [Sampling(1.0, max_tokens=new_tokens, key=(index,)) for index in range(count)]
+        contexts = [Context(None, tuple(ids)) for ids in prompts(count, prompt_tokens)]
+        out = await asyncio.gather(*(engine.sample(c, 1, p) for c, p in zip(contexts, params, strict=True)))
+        assert all(len(one.samples[0].token_ids) == new_tokens for one in out)
+
+    return count * new_tokens / min(seconds(lambda: asyncio.run(work())) for _ in range(2))
+
+
+def floor(count: int) -> float:
+    """Tokens per second if a step were its matrix products alone, at the mean length of the cache."""
+    model, _ = endless("sdpa")
+    config = model.config
+    heads, dim = config.num_key_value_heads, config.head_dim
+    groups, length = config.num_attention_heads // heads, PROMPT_TOKENS + NEW_TOKENS // 2
+    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    inputs = {weight.shape[1]: torch.randn(count, weight.shape[1]) for weight in weights}
+    query = torch.randn(count * heads, groups, dim)
+    caches = [torch.randn(2, count * heads, length, dim) for _ in range(config.num_hidden_layers)]
+
+    def step() -> None:
+        for weight in weights:
+            torch.mm(inputs[weight.shape[1]], weight.t())
+        for keys, values in caches:
+            torch.bmm(torch.bmm(query, keys.mT), values)
+
+    with torch.inference_mode():
+        step()
+        return count / min(seconds(step) for _ in range(20))
+
+
+def plain() -> list[Claim]:
+    claims = []
+    for count, bar in ((64, 3.0), (256, 4.0)):
+        rival, ours, limit = generate(count), decode(count), floor(count)
+        claims.append(at_least(f"plain decoding, {count} sequences, against generate", ours, rival, bar, "token/s"))
+        share = at_least(f"plain decoding, {count} sequences, share of the floor", ours, limit, 0.0, "token/s")
+        claims.append(share)
+    return claims
+
+
+def inside(folder: Path) -> list[Claim]:
+    claims = []
+    for name, questions in SEARCHES.items():
+        config = load_config(Path("configs/tiny") / f"{name}.yaml")
+        model = load_model(config)
+        path = folder / f"{name}.jsonl"
+        row = summarise(path, asyncio.run(run(config, model, PROBLEMS, questions, path)))
+        computed = f"{name}: tokens computed over distinct tokens, {questions} questions"
+        claims.append(at_most(computed, row.computed, row.distinct, 1.02, "tokens"))
+        totals = model.totals
+        decoded = totals.tokens_computed - (totals.prompt_tokens - totals.tokens_reused)
+        rows, length = max(8, round(decoded / totals.steps)), round(totals.prompt_tokens / totals.requests)
+        rival = decode(rows, length, 32)
+        claim = f"{name}: decoding inside the search against plain decoding, {rows} rows after {length} tokens"
+        claims.append(at_least(claim, decoded / totals.busy_seconds, rival, 0.9, "token/s"))
+    return claims
+
+
+def measure() -> list[Claim]:
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        return [*plain(), *inside(Path(folder))]
+
+
+if __name__ == "__main__":
+    main(__doc__, measure)
