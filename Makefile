@@ -36,9 +36,11 @@ test: venv
 bench: venv
 	@$(BIN)/python -m scripts.bench
 
-# Large freed blocks stay with the process: training allocates the same ones again and again.
+# The embedded model from nothing, by rounds of self-training, into runs/rounds/tiny/. Large freed blocks stay with the
+# process: training allocates the same ones again and again.
 tiny: venv
-	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/python -m models.tiny.train
+	MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592 $(BIN)/python scripts/run_rounds.py \
+		--config configs/rounds/tiny.yaml
 
 clean:
 	rm -rf $(VENV) runs bench.json .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -49,6 +49,16 @@ def wilson(right: int, n: int) -> tuple[float, float]:
     return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
 
 
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
+    """How often only the first and only the second of two paired lists is true, and the exact two-sided p-value of
+    McNemar's test that both are equally likely."""
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    n, k = only_first + only_second, min(only_first, only_second)
+    tail = sum(comb(n, i) for i in range(k + 1)) / 2**n
+    return only_first, only_second, min(1.0, 2 * tail)
+
+
 def mean_score(shares: Sequence[float]) -> Score:
     """The mean over questions of numbers in [0, 1] (pass@k, mean of samples), normal interval over the questions."""
     n = len(shares)

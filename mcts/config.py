@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,6 +16,7 @@ Mode = Literal["mcts", "sbs", "react"]
 MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
+Keys = TypeVar("Keys", bound=BaseModel)
 
 
 class UserError(Exception):
@@ -155,16 +156,16 @@ def check_search(config: Config) -> None:
         raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
 
 
-def _nearest(key: str) -> str:
-    close = difflib.get_close_matches(key, Config.model_fields, n=1, cutoff=0.5)
+def _nearest(key: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"][:1])
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"{source}: unknown key {key!r}{_nearest(key)}"
+        return f"{source}: unknown key {key!r}{_nearest(key, known) if len(first['loc']) == 1 else ''}"
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return f"{source}: {message}"
@@ -200,9 +201,15 @@ def _parse_override(item: str) -> tuple[str, Any]:
 
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Reads a YAML configuration; `overrides` are key=value items that win over the file. Raises UserError."""
+    """The configuration of a search, from YAML. Raises UserError."""
+    return load_keys(Config, path, overrides)
+
+
+def load_keys(kind: type[Keys], path: str | Path, overrides: Iterable[str] = ()) -> Keys:
+    """Reads a YAML file as `kind`; `overrides` are key=value items that win over the file. Raises UserError."""
+    overrides = list(overrides)
     source = str(path) if not overrides else f"{path} with --set {' '.join(overrides)}"
-    return make_config(read_keys(path, overrides), source)
+    return make_keys(kind, read_keys(path, overrides), source)
 
 
 def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -212,7 +219,12 @@ def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[st
 
 def make_config(keys: Mapping[str, Any], source: str) -> Config:
     """Checks `keys`, which come from `source`. Raises UserError."""
+    return make_keys(Config, keys, source)
+
+
+def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:
+    """`keys`, which come from `source`, as `kind`. Raises UserError."""
     try:
-        return Config.model_validate(dict(keys))
+        return kind.model_validate(dict(keys))
     except ValidationError as error:
-        raise UserError(_explain(error, source)) from None
+        raise UserError(_explain(error, source, kind.model_fields)) from None

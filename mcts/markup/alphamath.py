@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mcts.markup.step import PYTHON_INTERPRETER, Step
+from mcts.markup.step import PYTHON_INTERPRETER, Step, code_body
 
 
 def _unwrap_dollars(answer: str) -> str:
@@ -46,6 +46,10 @@ class SftMarkup:
     def observed(self, step: Step, observation: str) -> str:
         return f"{step.text}{self.step_delim}<output>\n{observation}\n</output>\n</step>"
 
+    def written(self, text: str) -> int:
+        before, tag, _ = text.partition(f"</code>{self.step_delim}<output>\n")
+        return len(before) + len("</code>") if tag else len(text)
+
 
 class ReactMarkup:
     """Thought / Action / Action Input / Observation with worked examples, for models that were never tuned on it."""
@@ -72,3 +76,20 @@ class ReactMarkup:
 
     def observed(self, step: Step, observation: str) -> str:
         return f"{step.text}\nObservation: {observation}"
+
+    def written(self, text: str) -> int:
+        return len(text.partition("\nObservation: ")[0])
+
+
+def react_to_sft(text: str, code: str, final_answer: str, step_delim: str = "\n") -> str:
+    """A whole step of the base-model markup in the SFT markup, so that paths of a base model teach a tuned one.
+
+    text: the step with its observation; code, final_answer: what was read from it.
+    """
+    thought, _, observation = text.partition("\nObservation: ")
+    ends = [at for mark in ("Action:", "Final Answer:") if (at := thought.find(mark)) >= 0]
+    thought = thought[: min(ends, default=len(thought))].strip().removeprefix("Thought:").strip()
+    if final_answer:
+        return f"<step>\n<p>\n{thought}\n</p>\n<p>\nFinal Answer: {final_answer}\n</p>\n</step>"
+    step = Step(f"<step>\n<p>\n{thought}\n</p>\n<code>\n```python\n{code_body(code)}\n```\n</code>", code)
+    return SftMarkup(step_delim).observed(step, observation)

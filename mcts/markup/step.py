@@ -46,6 +46,9 @@ class Markup(Protocol):
     def observed(self, step: Step, observation: str) -> str:
         """The whole text of a code step, once its code has run."""
 
+    def written(self, text: str) -> int:
+        """How many characters at the beginning of a code step's whole text the model wrote itself."""
+
 
 def code_body(fenced: str) -> str:
     """The code inside its markdown fence; text without a fence is returned as it is."""

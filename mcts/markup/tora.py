@@ -72,6 +72,9 @@ class ToraMarkup:
     def observed(self, step: Step, observation: str) -> str:
         return f"{step.text}\n```output\n{observation}\n```"
 
+    def written(self, text: str) -> int:
+        return len(text.partition("\n```output\n")[0])
+
 
 class PalMarkup(ToraMarkup):
     """One program that defines `solution()`; what this returns is the answer."""
@@ -108,3 +111,6 @@ class CotMarkup:
 
     def observed(self, step: Step, observation: str) -> str:
         return step.text
+
+    def written(self, text: str) -> int:
+        return len(text)

@@ -12,9 +12,9 @@ from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from models.tiny.demonstrations import demonstrate
+from models.tiny.prepare import demonstration_example
 from models.tiny.problems import Problem, generate
 from models.tiny.tokenizer import GROUPS
-from models.tiny.train import demonstration_example
 from models.transformers_engine import TransformersModel
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
@@ -64,7 +64,7 @@ def test_engine_encodes_the_pieces_of_a_path_as_training_did(tokenizer):
         ids = list(engine.encode_prompt(solution.prompt))
         for written, observed in solution.steps:
             ids += engine.encode(written) + engine.encode(observed)
-        assert tuple(ids) == demonstration_example(tokenizer, solution).token_ids
+        assert ids == demonstration_example(tokenizer, solution)["token_ids"]
 
 
 def test_demonstrations_follow_the_markup_of_the_search():

@@ -1,0 +1,91 @@
+"""What the rounds of the embedded model begin with: a model without knowledge, demonstrations, training questions.
+
+    python -m models.tiny.prepare --seed 1 --output DIR
+
+Writes DIR/model (random weights, tokenizer), DIR/demonstrations.jsonl (examples of the weak solver of
+`demonstrations.py`), DIR/questions.jsonl (problems of the training split). The seed decides everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from models.tiny.demonstrations import Solution, demonstrate
+from models.tiny.problems import SEEDS, generate, stream, write
+from models.tiny.tokenizer import build_tokenizer
+
+HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
+
+
+def demonstrations(seed: int, purpose: str) -> Iterator[Solution]:
+    """Endless fresh demonstrations on training problems."""
+    rng = random.Random(f"{purpose} {seed}")
+    return (demonstrate(problem, rng) for problem in stream(rng.getrandbits(32), "train"))
+
+
+def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution) -> dict[str, Any]:
+    """Token ids as a search joins them: prompt, sampled step and environment are encoded one by one."""
+    token_ids: list[int] = tokenizer.encode(solution.prompt, add_special_tokens=False)
+    mask = [0] * len(token_ids)
+    for written, observed in solution.steps:
+        for text, by_policy in ((written, 1), (observed, 0)):
+            piece = tokenizer.encode(text, add_special_tokens=False)
+            token_ids += piece
+            mask += [by_policy] * len(piece)
+    return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        num_hidden_layers=LAYERS,
+        intermediate_size=FEED_FORWARD,
+        num_attention_heads=HIDDEN // HEAD_DIM,
+        num_key_value_heads=1,  # multi-query attention: a quarter of the cache
+        head_dim=HEAD_DIM,
+        max_position_embeddings=WINDOW,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def prepare(seed: int, output: Path, shown: int, questions: int) -> None:
+    torch.manual_seed(seed)
+    texts = (s.prompt + "".join(a + b for a, b in s.steps) for s in islice(demonstrations(seed, "tokenizer"), 4000))
+    tokenizer = build_tokenizer(texts)
+    tokenizer.save_pretrained(output / "model")
+    new_model(tokenizer).save_pretrained(output / "model")
+    with (output / "demonstrations.jsonl").open("w", encoding="utf-8") as lines:
+        for solution in islice(demonstrations(seed, "policy"), shown):
+            lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
+    write(generate(SEEDS["train"] + 1000 * seed, questions, "train"), output / "questions.jsonl")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--demonstrations", type=int, default=24000)
+    parser.add_argument("--questions", type=int, default=4000)
+    options = parser.parse_args(arguments)
+    logging.disable_progress_bar()
+    prepare(options.seed, options.output, options.demonstrations, options.questions)
+    print(options.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What the rounds of a run gave: accuracy, cost and paired tests, as report.md and report.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.scores import mcnemar, wilson
+from mcts.files import read_tree_lines
+
+COSTS = ("tokens_generated", "tokens_computed", "simulations")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method of one round. right: by question; costs: means a question; seconds: of the whole run."""
+
+    round: str
+    method: str
+    right: dict[int, bool]
+    costs: dict[str, float]
+    seconds: float
+
+    def cells(self) -> list[str]:
+        n, right = len(self.right), sum(self.right.values())
+        low, high = wilson(right, n)
+        costs = [f"{self.costs[key]:.0f}" for key in COSTS]
+        accuracy = f"{100 * right / n:.1f} ({low:.1f}–{high:.1f})"
+        return [self.round, self.method, str(n), accuracy, *costs, f"{self.seconds / n:.2f}"]
+
+
+def stage_seconds(folder: Path, name: str) -> float:
+    """How long a finished stage took (its last, finishing run)."""
+    return float(json.loads((folder / f"{name}.done").read_text(encoding="utf-8"))["seconds"])
+
+
+def read_row(name: str, path: Path) -> Row:
+    right: dict[int, bool] = {}
+    sums = dict.fromkeys(COSTS, 0.0)
+    for _, record in read_tree_lines(path):
+        right[record["meta"]["index"]] = (record["prediction"] or {}).get("correct") is True
+        for key in COSTS:
+            sums[key] += record["meta"][key]
+    stages = [stage for stage in (path.stem, f"{path.stem}.sampled") if (path.parent / f"{stage}.done").exists()]
+    seconds = sum(stage_seconds(path.parent, stage) for stage in stages)
+    return Row(name, path.stem, right, {key: total / len(right) for key, total in sums.items()}, seconds)
+
+
+def read_rows(output: Path, rounds: Sequence[str]) -> list[Row]:
+    """The finished evaluations of all rounds, in order."""
+    done = [(name, one) for name in rounds for one in sorted((output / name / "evaluate").glob("*.done"))]
+    paths = [(name, one.with_suffix(".jsonl")) for name, one in done if not one.stem.endswith(".sampled")]
+    return [read_row(name, path) for name, path in paths]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def paired(rows: Sequence[Row]) -> list[list[str]]:
+    """Every method of a later round against the same method of the first round that has it."""
+    first: dict[str, Row] = {}
+    tests = []
+    for row in rows:
+        if (before := first.setdefault(row.method, row)) is not row:
+            tests.append([f"{row.method}: {row.round} against {before.round}", *compare(row, before)])
+    return tests
+
+
+def compare(row: Row, other: Row) -> list[str]:
+    """n, questions that only one of the two solves, and the p-value of McNemar's exact test."""
+    common = sorted(row.right.keys() & other.right.keys())
+    gained, lost, p = mcnemar([row.right[i] for i in common], [other.right[i] for i in common])
+    return [str(len(common)), str(gained), str(lost), f"{p:.2g}"]
+
+
+def cards(output: Path, rounds: Sequence[str]) -> list[list[str]]:
+    """What each round learned from, and how long its stages took."""
+    found = []
+    for name in rounds:
+        card, folder = output / name / "examples.card.json", output / name
+        counts: dict[str, Any] = json.loads(card.read_text(encoding="utf-8"))["counts"] if card.exists() else {}
+        questions = counts.get("questions", 0)
+        shares = [
+            f"{counts.get(key, 0) / questions:.2f}" if questions else "–"
+            for key in ("questions with a correct path", "distinct correct paths", "distinct wrong paths")
+        ]
+        amounts = [str(counts.get(key, "–")) for key in ("correct paths", "wrong paths", "pairs")]
+        stages = [
+            f"{stage} {stage_seconds(folder, stage):.0f}"
+            for stage in ("search", "train")
+            if (folder / f"{stage}.done").exists()
+        ]
+        found.append([name, str(questions or "–"), *shares, *amounts, ", ".join(stages)])
+    return found
+
+
+def write_report(output: Path, rounds: Sequence[str]) -> None:
+    """Writes report.md and report.json about what is finished so far."""
+    rows = read_rows(output, rounds)
+    results = table(
+        ("round", "method", "n", "accuracy % (95 %)", "tokens generated", "tokens computed", "simulations", "s"),
+        [row.cells() for row in rows],
+    )
+    tests = table(("method and rounds", "n", "gained", "lost", "p (McNemar, exact)"), paired(rows))
+    made = table(
+        ("round", "questions", "with a correct path", "distinct correct", "distinct wrong", "correct taken",
+         "wrong taken", "pairs", "seconds"), cards(output, rounds),
+    )  # fmt: skip
+    text = f"# Rounds of {output.name}\n\nCosts are means a question.\n\n{results}\n\n{tests}\n\n{made}\n"
+    data = [{**vars(row), "accuracy": sum(row.right.values()) / len(row.right)} for row in rows]
+    for name, content in (("report.md", text), ("report.json", json.dumps(data, indent=1) + "\n")):
+        unfinished = output / f"{name}.unfinished"
+        unfinished.write_text(content, encoding="utf-8")
+        os.replace(unfinished, output / name)

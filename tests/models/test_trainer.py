@@ -1,0 +1,265 @@
+"""The trainer as a person runs it: continued after a kill, on two processes, with adapters, on what it must refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mcts.config import UserError, load_keys
+from models.training.settings import TrainSettings, rate_factor
+from models.training.trainer import Trainer
+from models.transformers_engine import TransformersModel
+from models.value_head import load_value_head
+from tests.conftest import save_model_folder, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def example_lines(n: int, seed: int = 0) -> list[dict]:
+    """Paths of a toy language (counting up), right and wrong, and a preference pair for each question."""
+    rng, lines = random.Random(seed), []
+    for question in range(n):
+        first = rng.randrange(100)
+        prompt = [first + i for i in range(4)]
+        for correct in (True, False):
+            steps = [first + 4 + i if correct else rng.randrange(250) for i in range(rng.randint(4, 9))]
+            ids = prompt + steps
+            targets = [[len(ids) // 2, 0.5 if correct else -0.5], [len(ids) - 1, 1.0 if correct else -1.0]]
+            mask = [0] * 4 + [1] * len(steps)
+            group = f"q{question}"
+            lines.append({"kind": "path", "group": group, "correct": correct, "token_ids": ids, "loss_mask": mask,
+                          "targets": targets})  # fmt: skip
+        sides = [{"token_ids": ids, "loss_mask": [1, 1], "q_value": q} for ids, q in (([1, 2], 0.8), ([9, 7], -0.6))]
+        lines.append(
+            {"kind": "pair", "group": f"q{question}", "prefix": prompt, "chosen": sides[0], "rejected": sides[1]}
+        )
+    return lines
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("training")
+    save_model_folder(path / "base")
+    write_jsonl(path / "examples.jsonl", example_lines(12))
+    write_jsonl(path / "held_out.jsonl", example_lines(4, seed=1))
+    return path
+
+
+def settings(folder: Path, output: Path, **keys: object) -> TrainSettings:
+    base = {
+        "model_dir": str(folder / "base"), "examples": [str(folder / "examples.jsonl")], "output": str(output),
+        "batch_size": 6, "updates": 12, "learning_rate": 2e-3, "value_dropout": 0.0, "log_every": 1, "eval_every": 6,
+        "device": "cpu", "tensorboard": False, "value_weight": 1.0,
+    }  # fmt: skip
+    return TrainSettings.model_validate(base | keys)
+
+
+def metrics(output: Path, kind: str = "train") -> list[dict]:
+    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row.pop("kind") == kind]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    files = sorted((output / "model").glob("*.safetensors"))
+    return {name: tensor for path in files for name, tensor in load_file(path).items()}
+
+
+def same_weights(first: Path, second: Path, atol: float) -> bool:
+    one, other = weights(first), weights(second)
+    return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], rtol=0, atol=atol) for k in one)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A training without interruption, with evaluation."""
+    output = folder / "whole"
+    keys = {"eval_examples": [str(folder / "held_out.jsonl")], "tensorboard": True}
+    Trainer(settings(folder, output, objective="svpo", **keys)).run()
+    return output
+
+
+def test_training_lowers_every_term_and_evaluates(whole: Path) -> None:
+    rows = metrics(whole)
+    assert [row["update"] for row in rows] == list(range(1, 13))
+    for term in ("policy", "value", "preference"):
+        assert sum(row[term] for row in rows[-3:]) < 0.9 * sum(row[term] for row in rows[:3]), term
+    assert rows[0]["preference"] == pytest.approx(0.6931, abs=1e-3)  # a model prefers nothing over itself
+    assert [row["update"] for row in metrics(whole, "eval")] == [6, 12]
+    assert list((whole / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_the_model_is_loaded_by_transformers_and_by_the_engine(whole: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(whole / "model")
+    assert TransformersModel.load(whole / "model", need_value=True).encode("a")
+    assert json.loads((whole / "model" / "config.json").read_text())["value_model"] is True
+    assert not (whole / "checkpoint").exists()
+
+
+def test_a_training_killed_anywhere_ends_with_the_same_weights(folder: Path, whole: Path, tmp_path: Path) -> None:
+    keys = settings(folder, tmp_path / "killed", objective="svpo", save_every=2, updates=12, draw="example")
+    config = tmp_path / "keys.json"  # JSON is YAML
+    config.write_text(json.dumps(keys.model_dump()))
+    command = [sys.executable, "scripts/train.py", "--config", str(config)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    checkpoints = tmp_path / "killed" / "checkpoint"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and running.poll() is None and not list(checkpoints.glob("0*")):
+        time.sleep(0.005)
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    assert list(checkpoints.glob("0*")) and not (tmp_path / "killed" / "model").exists()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert same_weights(tmp_path / "killed", whole, 1e-6)
+    assert [row["update"] for row in metrics(tmp_path / "killed")] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon+adamw"])
+def test_a_continued_training_is_the_uninterrupted_one_for_every_optimizer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    keys = {"optimizer": optimizer, "updates": 5, "save_every": 2, "value_dropout": 0.3}
+    Trainer(settings(folder, tmp_path / "a", **keys)).run()
+    stopped = Trainer(settings(folder, tmp_path / "b", **keys))
+    update = stopped._update
+
+    def broken(number: int) -> torch.Tensor:
+        if number == 3:
+            raise KeyboardInterrupt
+        return update(number)
+
+    monkeypatch.setattr(stopped, "_update", broken)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    Trainer(settings(folder, tmp_path / "b", **keys)).run()
+    assert same_weights(tmp_path / "a", tmp_path / "b", 1e-6)
+
+
+def test_two_processes_and_accumulation_give_the_losses_of_one(folder: Path, tmp_path: Path) -> None:
+    keys = {"objective": "svpo", "updates": 6, "batch_size": 7}  # 7 does not divide evenly
+    Trainer(settings(folder, tmp_path / "one", **keys)).run()
+    two = settings(folder, tmp_path / "two", accumulation=2, **keys)
+    (tmp_path / "two.json").write_text(json.dumps(two.model_dump()))
+    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
+    launch += " --dynamo_backend no --main_process_port 0"
+    command = [sys.executable, *launch.split(), "scripts/train.py", "--config", str(tmp_path / "two.json")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_trees_train_as_unrolled_paths_do(folder: Path, tmp_path: Path) -> None:
+    for sharing in ("never", "always"):
+        keys = {"draw": "question", "tree_attention": sharing, "updates": 4, "batch_size": 3, "objective": "svpo"}
+        Trainer(settings(folder, tmp_path / sharing, **keys)).run()
+    for one, other in zip(metrics(tmp_path / "never"), metrics(tmp_path / "always"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+def test_adapters_are_merged_and_checkpoints_are_sharded(folder: Path, tmp_path: Path) -> None:
+    keys = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, "gradient_checkpointing": True, "precision": "bf16"}
+    Trainer(settings(folder, tmp_path / "out", shard_size="100KB", **keys)).run()
+    model = tmp_path / "out" / "model"
+    assert (model / "model.safetensors.index.json").exists() and not (model / "adapter_config.json").exists()
+    base, now = load_file(folder / "base" / "model.safetensors"), weights(tmp_path / "out")
+    moved = {name for name in base if not torch.equal(base[name], now[name])}
+    assert any("q_proj" in name for name in moved) and not any("norm" in name for name in moved)
+    rows = metrics(tmp_path / "out")
+    assert rows[-1]["policy"] < rows[0]["policy"]
+    TransformersModel.load(model, need_value=True)
+
+
+def test_a_published_folder_continues_training(folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "published"
+    shutil.copytree(folder / "base", base)
+    (base / "value_head.safetensors").unlink()
+    head = {"v_head.summary.weight": torch.randn(1, 64), "v_head.summary.bias": torch.randn(1)}
+    torch.save(head, base / "value_head.pth")
+    Trainer(settings(folder, tmp_path / "out", model_dir=str(base), updates=1, learning_rate=1e-6)).run()
+    trained = load_value_head(tmp_path / "out" / "model").summary.weight
+    assert torch.allclose(trained, head["v_head.summary.weight"], atol=1e-4) and trained.shape == (1, 64)
+
+
+def test_examples_are_replayed_at_their_share(folder: Path) -> None:
+    from models.training.data import read_units
+    from models.training.plan import Plan
+
+    keys = settings(folder, folder / "none", replay=["x"], replay_share=0.25, batch_size=10, seed=3)
+    own = read_units([folder / "examples.jsonl"], 300, 100, by_group=False)
+    replay = read_units([folder / "held_out.jsonl"], 300, 100, by_group=False)
+    plan = Plan(own, replay, keys)
+    seen = [unit for update in range(plan.per_epoch) for unit in plan.update(update)]
+    assert len(seen) == 48 and sum(any(unit is one for one in replay) for unit in seen) == 12
+    assert {id(unit) for unit in own} <= {id(unit) for unit in seen}
+    assert [u.tokens for u in Plan(own, replay, keys).update(2)] == [u.tokens for u in plan.update(2)]
+
+
+def test_nothing_trained_is_overwritten_without_being_asked(folder: Path, whole: Path, tmp_path: Path) -> None:
+    before = weights(whole)
+    with pytest.raises(UserError, match="another training"):
+        Trainer(settings(folder, whole, learning_rate=1.0))
+    Trainer(settings(folder, tmp_path / "x", updates=1)).run()
+    first = weights(tmp_path / "x")
+    Trainer(settings(folder, tmp_path / "x", updates=1)).run()  # finished: nothing to do
+    assert all(torch.equal(weights(tmp_path / "x")[name], first[name]) for name in first)
+    Trainer(settings(folder, tmp_path / "x", updates=2), overwrite=True).run()
+    assert len(metrics(tmp_path / "x")) == 2
+    assert all(torch.equal(weights(whole)[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{broken", ["x.jsonl:2", "not an example"]),
+        ('{"kind": "path", "token_ids": [1, 2], "loss_mask": [1]}', ["x.jsonl:2", "one length"]),
+        ('{"kind": "path", "token_ids": [1, 9999], "loss_mask": [0, 1]}', ["x.jsonl:2", "vocabulary"]),
+        ('{"kind": "path", "token_ids": [1], "loss_mask": [0], "targets": [[4, 1.0]]}', ["x.jsonl:2", "target"]),
+        ('{"kind": "pair", "prefix": [1]}', ["x.jsonl:2", "chosen"]),
+    ],
+)
+def test_bad_example_lines_are_named(folder: Path, tmp_path: Path, line: str, words: list[str]) -> None:
+    good = json.dumps(example_lines(1)[0])
+    (tmp_path / "x.jsonl").write_text(f"{good}\n{line}\n")
+    with pytest.raises(UserError) as error:
+        Trainer(settings(folder, tmp_path / "out", examples=[str(tmp_path / "x.jsonl")])).run()
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_unknown_keys_and_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("model_dir: a\noutput: b\nexamples: [none.jsonl]\nlearning_rate: 4e-5\n")
+    assert load_keys(TrainSettings, tmp_path / "c.yaml").learning_rate == 4e-5
+    with pytest.raises(UserError, match="did you mean 'batch_size'"):
+        load_keys(TrainSettings, tmp_path / "c.yaml", ["batch_sise=3"])
+    with pytest.raises(UserError, match=r"none\.jsonl"):
+        Trainer(load_keys(TrainSettings, tmp_path / "c.yaml", [f"output={tmp_path / 'o'}"]))
+    too_long = settings(folder, tmp_path / "p", max_tokens=3)
+    with pytest.raises(UserError, match="at most 3 tokens"):
+        Trainer(too_long).run()
+
+
+def test_learning_rates_rise_stay_and_fall() -> None:
+    keys = {"model_dir": "", "output": "", "examples": []}
+    linear = TrainSettings(**keys, schedule="linear", warmup=0.1, decay=0.6)
+    cosine = TrainSettings(**keys, schedule="cosine", warmup=0.0, decay=1.0)
+    factors = [rate_factor(update, 100, linear) for update in range(100)]
+    assert factors[0] == pytest.approx(0.1) and set(factors[10:40]) == {1.0} and factors[-1] == pytest.approx(1 / 60)
+    falling = [rate_factor(update, 100, cosine) for update in range(100)]
+    assert falling[50] == pytest.approx(0.5) and falling == sorted(falling, reverse=True)
+    constant = TrainSettings(**keys, schedule="constant", warmup=0.0)
+    assert {rate_factor(update, 100, constant) for update in range(100)} == {1.0}

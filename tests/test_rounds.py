@@ -1,0 +1,150 @@
+"""Rounds as a person runs them: killed anywhere and started again, they end in the same place."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 5}}
+
+
+def write_config(path: Path, output: Path, **keys: object) -> Path:
+    base = {
+        "output": str(output), "seed": 3, "start": "models/tiny/weights",
+        "prepare": [f"{sys.executable} -m models.tiny.prepare --seed 3 --output {{output}}/data --demonstrations 40 "
+                    "--questions 9"],
+        "questions": "{output}/data/questions.jsonl", "questions_per_round": 4,
+        "search": "configs/tiny/mcts_train.yaml", "search_set": {"iterations": 6, "batch_size": 2},
+        "train": "configs/train/tiny.yaml",
+        "train_set": {"updates": 6, "save_every": 2, "batch_size": 4, "tensorboard": False,
+                      "replay": ["{output}/data/demonstrations.jsonl"]},
+        "held_out": "models/tiny/data/dev.jsonl", "evaluate": METHODS,
+        "rounds": [{"name": "1"}, {"name": "2", "base": "start", "pooled": True, "evaluate": None}],
+    }  # fmt: skip
+    path.write_text(yaml.safe_dump(base | keys))
+    return path
+
+
+def command(config: Path) -> list[str]:
+    return [sys.executable, "scripts/run_rounds.py", "--config", str(config)]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def run(config: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(config), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("rounds")
+    done = run(write_config(folder / "c.yaml", folder / "run"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder / "run"
+
+
+def results(output: Path) -> list[dict]:
+    rows = json.loads((output / "report.json").read_text())
+    for row in rows:
+        del row["seconds"]
+    return rows
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, other = (load_file(folder / "train" / "model" / "model.safetensors") for folder in (first, second))
+    return all(torch.allclose(one[name], other[name], rtol=0, atol=1e-6) for name in one)
+
+
+def test_a_run_killed_again_and_again_ends_where_an_uninterrupted_one_does(whole: Path, tmp_path: Path) -> None:
+    config, rng = write_config(tmp_path / "c.yaml", tmp_path / "run"), random.Random(5)
+    kills = 0
+    for _ in range(5):
+        running = subprocess.Popen(command(config), cwd=ROOT, env=environment(), stderr=subprocess.PIPE)
+        try:
+            running.wait(rng.uniform(6, 14))
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGKILL)  # the run only: its command must end with it
+            running.wait()
+            kills += 1
+    assert kills
+    done = run(config)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert results(tmp_path / "run") == results(whole)
+    for name in ("1", "2"):
+        assert same_weights(tmp_path / "run" / name, whole / name)
+        ours, theirs = ((folder / name / "examples.jsonl").read_text() for folder in (tmp_path / "run", whole))
+        assert ours == theirs.replace(str(whole), str(tmp_path / "run"))
+
+
+def test_a_finished_run_is_not_done_again(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.done")}
+    assert {"search.done", "grade.done", "examples.done", "train.done", "greedy.done"} <= {p.name for p in before}
+    done = run(whole.parent / "c.yaml")
+    assert done.returncode == 0 and "search" not in done.stdout, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.done")} == before
+
+
+def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
+    first, second = ((whole / name / "questions.jsonl").read_text().splitlines() for name in ("1", "2"))
+    assert len(first) == len(second) == 4 and not set(first) & set(second)
+    settings = json.loads((whole / "2" / "train" / "settings.json").read_text())["settings"]
+    assert [Path(path).parent.name for path in settings["examples"]] == ["1", "2"]
+    assert settings["model_dir"] == "models/tiny/weights"
+    report = (whole / "report.md").read_text()
+    assert "| 1 | greedy | 5 |" in report and "distinct correct" in report
+
+
+def test_other_keys_are_not_mixed_in(whole: Path) -> None:
+    config = write_config(whole.parent / "other.yaml", whole, search_set={"iterations": 7})
+    done = run(config)
+    assert done.returncode == 2 and "search.done" in done.stderr and "other keys" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"rounds": [{"name": "1", "base": "0"}]}, ["rounds[0]", "'0'", "no earlier round"]),
+        ({"rounds": [{"nome": "1"}]}, ["rounds[0]", "nome", "did you mean 'name'"]),
+        ({"rounds": [{"name": "1"}, {"name": "1"}]}, ["same name"]),
+        ({"method": "dpo"}, ["method", "dpo"]),
+    ],
+)
+def test_bad_rounds_are_refused_before_any_work(tmp_path: Path, keys: dict, words: list[str]) -> None:
+    done = run(write_config(tmp_path / "c.yaml", tmp_path / "run", **keys))
+    assert done.returncode == 2 and all(word in done.stderr for word in words), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_shipped_rounds_are_well_formed() -> None:
+    from mcts.config import load_config, load_keys
+    from models.training.settings import TrainSettings
+    from scripts.run_rounds import Rounds, Runner
+
+    for path in sorted((ROOT / "configs" / "rounds").glob("*.yaml")):
+        runner = Runner(load_keys(Rounds, path))
+        for one in runner.rounds:
+            load_keys(TrainSettings, ROOT / one.train)
+            for evaluation in (one.evaluate or {}).values():
+                load_config(ROOT / evaluation.config)
+
+
+def test_a_missing_launcher_or_failing_command_ends_with_its_code(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "c.yaml", tmp_path / "run", prepare=["false"])
+    assert run(config).returncode == 1
+    config = write_config(tmp_path / "d.yaml", tmp_path / "run", prepare=["no-such-program"])
+    done = run(config)
+    assert done.returncode == 2 and "no-such-program" in done.stderr
