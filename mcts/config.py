@@ -163,7 +163,7 @@ def _nearest(key: str, known: Iterable[str]) -> str:
 
 def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
         return f"{source}: unknown key {key!r}{_nearest(key, known) if len(first['loc']) == 1 else ''}"
     message = first["msg"].removeprefix("Value error, ")

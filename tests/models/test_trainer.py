@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from mcts.config import UserError, load_keys
@@ -54,6 +55,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(path / "examples.jsonl", example_lines(12))
     write_jsonl(path / "held_out.jsonl", example_lines(4, seed=1))
     return path
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> None:
+    """Accelerate keeps one state a process."""
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def settings(folder: Path, output: Path, **keys: object) -> TrainSettings:
