@@ -124,7 +124,7 @@ def join(outcome: Outcome) -> str:
 def describe(error: BaseException) -> str:
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:
+    except BaseException:
         return f"{type.__dict__['__name__'].__get__(type(error))}: (it does not say what went wrong)"
 
 
@@ -157,5 +157,5 @@ def observe(code: str, namespace: dict[str, Any], capture: Capture, profile: str
     try:
         run_statements(code, namespace, capture, outcome)
     except BaseException as error:
-        outcome.error = error.with_traceback(None)
+        outcome.error = BaseException.with_traceback(error, None)
     return PROFILES[profile](outcome), outcome.error is not None

@@ -36,7 +36,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mcts.interpreter import confine
+from mcts.interpreter import confine, heap
 from mcts.interpreter.observation import Capture, observe
 
 PACKET_BYTES = 200_000
@@ -129,8 +129,12 @@ class Runner:
         channel.send(f"{failed} {seconds}\n{observation}".encode("utf-8", "backslashreplace"))
 
     def standard_output(self) -> io.TextIOWrapper[Any]:
-        """One for all snippets, unless one of them closed it."""
-        if self.stdout.closed:
+        """One for all snippets, unless one of them closed or detached it."""
+        try:
+            usable = not self.stdout.closed
+        except ValueError:
+            usable = False
+        if not usable:
             self.capture = Capture()
             self.stdout = io.TextIOWrapper(io.BufferedWriter(self.capture), "utf-8", "backslashreplace")
         return self.stdout
@@ -161,15 +165,29 @@ def pack(folder: str, channel: int) -> dict[str, bytes]:
                     getattr(file, end)()
     os.closerange(3, channel)
     os.closerange(channel + 1, 1024)
-    paths = [Path(at, name) for at, _, names in os.walk(folder) for name in names]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+    files = {}
+    for path in [Path(at, name) for at, _, names in os.walk(folder) for name in names]:
+        with contextlib.suppress(PermissionError):  # made unreadable
+            files[str(path.relative_to(folder))] = path.read_bytes()
+    return files
 
 
 # The zygote
 
 
 def zygote(channel: socket.socket, to_warden: socket.socket, settings: dict[str, Any]) -> NoReturn:
-    for name in settings["preload"]:
+    with heap.shared_heap():
+        preload(settings["preload"])
+    missing, listener = restrict(settings)
+    socket.send_fds(to_warden, [json.dumps(missing).encode()], listener)
+    for descriptor in (to_warden.detach(), *listener):
+        os.close(descriptor)
+    channel.send(b"ready")
+    serve(channel, settings)
+
+
+def preload(names: list[str]) -> None:
+    for name in names:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     if "sympy" in sys.modules:
@@ -177,14 +195,8 @@ def zygote(channel: socket.socket, to_warden: socket.socket, settings: dict[str,
     site.setquit()
     sys.set_int_max_str_digits(0)  # the digits of 2 ** 20000 are a fair question
     seed_generators()
-    missing, listener = restrict(settings)
-    socket.send_fds(to_warden, [json.dumps(missing).encode()], listener)
-    for descriptor in (to_warden.detach(), *listener):
-        os.close(descriptor)
     gc.collect()
     gc.freeze()
-    channel.send(b"ready")
-    serve(channel, settings)
 
 
 def seed_generators() -> None:
