@@ -64,7 +64,7 @@ class ForkInterpreter:
     profile: the rules of observations (`observation.PROFILES`).
     timeout_seconds: wall time of a snippet. memory_bytes: what a state may use beyond the preloaded modules.
     max_states: states that keep a process; beyond it, or when all together hold half of the machine's free memory,
-    the least recently used lose theirs and are rebuilt by replay when they are needed.
+    the least recently used lose theirs, children before parents, and are rebuilt by replay when they are needed.
     workers: snippets that run at the same time, by default one per core.
     sandbox: `auto` warns where the machine lacks something, `required` refuses to start, `off` confines nothing.
     preload: modules that every state has imported; those that are not installed are left out.
@@ -211,8 +211,7 @@ class ForkInterpreter:
 
     async def _revive(self, node: Node, slot: int) -> None:
         """Give a node that lost its process a new one, by replay from its nearest living ancestor."""
-        if node in self._live:
-            self._live.move_to_end(node)
+        self._touch(node)
         chain = [node]
         while not chain[-1].alive() and chain[-1].parent is not None:
             chain.append(chain[-1].parent)
@@ -289,6 +288,15 @@ class ForkInterpreter:
             raise Gone
         self._by_pid[child.pid] = child
 
+    def _touch(self, node: Node) -> None:
+        """Used now, and so is all that it comes from: nobody goes before the last of its descendants, which may have
+        to be rebuilt from it."""
+        line: Node | None = node
+        while line is not None:
+            if line in self._live:
+                self._live.move_to_end(line)
+            line = line.parent
+
     def _hold(self, node: Node) -> State:
         state = State(node)
         self._admit(node)
@@ -315,6 +323,7 @@ class ForkInterpreter:
         node.bytes = max(0, node.process.memory()[1] - self._zygote_bytes)
         self._live[node] = None
         self._bytes += node.bytes
+        self._touch(node)
         for victim in list(self._live):
             if len(self._live) <= self.max_states and self._bytes <= self.total_bytes:
                 break

@@ -206,6 +206,27 @@ async def test_evicted_states_are_rebuilt_unnoticed():
         assert len(small._live) <= 4
 
 
+async def test_a_state_is_evicted_only_after_its_descendants():
+    async with ForkInterpreter(max_states=4, preload=()) as small:
+        base = (await small.run(None, "x = [0]")).state
+        middle = (await small.run(base, "x.append(1)")).state
+        leaves = [(await small.run(parent, f"x.append({i})")).state for i in range(2, 8) for parent in (middle, base)]
+        assert base.node.alive() and middle.node.alive() and len(small._live) == 4
+        assert [leaf.node.alive() for leaf in leaves] == [False] * 10 + [True] * 2
+        assert (await small.run(leaves[0], "x")).observation == "[0, 1, 2]"
+        assert base.node.alive() and middle.node.alive()
+
+
+async def test_states_share_the_memory_of_the_preloaded_modules(interpreter):
+    state = (await interpreter.run(None, "import numpy, sympy\nsympy.zeta(2)")).state
+    rows = Path(f"/proc/{state.node.process.pid}/status").read_text().splitlines()
+    kilobytes = {row.split()[0]: int(row.split()[1]) for row in rows if row.startswith(("RssAnon", "RssShmem"))}
+    assert kilobytes["RssAnon:"] < 25_000  # with modules in ordinary memory: 55,000
+    maps = Path(f"/proc/{state.node.process.pid}/maps").read_text()
+    preloaded = [row.split()[1] for row in maps.splitlines() if "memfd:preloaded" in row]
+    assert preloaded == ["rw-p"]  # private: what a state writes is its own
+
+
 async def test_a_dead_process_is_rebuilt_unnoticed(interpreter):
     base = (await interpreter.run(None, "x = 6")).state
     child = (await interpreter.run(base, "x += 1")).state
