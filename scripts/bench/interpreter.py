@@ -1,34 +1,44 @@
-"""What a snippet costs through a live forked state, beside what it costs by replay and in a fresh process pool.
+"""What a snippet costs through a live forked state, beside replay, a fresh process pool and a bare fork.
 
-python scripts/bench/interpreter.py [--repeats 200] [--states 1000] [--json FILE]
+python -m scripts.bench.interpreter [--json FILE]
 
-Rivals, measured in the same run on the same snippets:
-  replay     the snippet after the 8 earlier ones of its path, in a fresh namespace of a warm process (no sandbox)
-  pool       a new pool of forked processes for each batch of 16 paths, each of which replays (no sandbox)
+Rivals, measured in the same run on the same snippets, none of them with a sandbox:
+  replay     the snippet after the 8 earlier ones of its path, in a fresh namespace of a warm process
+  pool       a new pool of forked processes for each batch of 16 paths, each of which replays
   bare fork  the floor: fork this process, which has sympy loaded, and hear from the child
+  search     searches with the embedded model whose snippets are replayed in this process; both write the same trees
+Rows without a bar are there for comparison.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import concurrent.futures
 import io
-import json
 import multiprocessing
 import os
+import signal
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from mcts.interpreter import ForkInterpreter, State
+from mcts.config import load_config
+from mcts.driver import Solver, run_file
+from mcts.files import TreeWriter, read_questions, read_tree_lines
+from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
 from mcts.interpreter.observation import Capture, observe
+from scripts.assembly import grade, load_markup, load_model
+from scripts.bench import common
+from scripts.bench.common import Claim
 
+REPEATS, STATES, QUESTIONS = 200, 1000, 20
 DEPTH, BATCH, IN_FLIGHT = 8, 16, 64
 PATHS = {
     "trivial": ([f"x{i} = {i} * 7" for i in range(DEPTH)], "print(x7 + 1)"),
@@ -52,10 +62,10 @@ def replay(path: list[str], code: str) -> str:
     """The last snippet's observation, after every earlier one ran again."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     capture = Capture()
-    for earlier in path:
-        observe(earlier, namespace, capture, "alphamath")
     standard_output, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(capture))
     try:
+        for earlier in path:
+            observe(earlier, namespace, capture, "alphamath")
         return observe(code, namespace, capture, "alphamath")[0]
     finally:
         sys.stdout = standard_output
@@ -152,6 +162,13 @@ async def state_memory(interpreter: ForkInterpreter, count: int) -> tuple[float,
     return (proportional_bytes(interpreter) - before) / 2**20, seconds
 
 
+def lone_process_mib() -> float:
+    """What a process that loads the modules for itself holds alone."""
+    code = "import math, numpy, sympy; print(open('/proc/self/smaps_rollup').read())"
+    rows = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return int(rows.partition("Private_Dirty:")[2].split()[0]) / 1024
+
+
 def proportional_bytes(interpreter: ForkInterpreter) -> int:
     total = 0
     for node in [interpreter._root, *interpreter._live]:
@@ -165,70 +182,102 @@ async def overshoot(limit_seconds: float, count: int) -> list[float]:
     """Seconds beyond the limit until the caller has the observation of an endless snippet."""
     async with ForkInterpreter(timeout_seconds=limit_seconds) as brisk:
         times = []
-        for code in ("while True: pass", "7 ** 10 ** 9")[: max(1, count)] * (count // 2):
+        for code in ("while True: pass", "7 ** 10 ** 9") * (count // 2):
             started = time.perf_counter()
             await brisk.run(None, code)
             times.append(time.perf_counter() - started - limit_seconds)
     return times
 
 
-def summary(times: list[float]) -> dict[str, float]:
-    """Milliseconds; the interval is that of the median, 95 %, by ranks."""
+class ReplayingInterpreter:
+    """The rival in a search: a state is the list of its path's snippets, and all of them run again for each child."""
+
+    async def run(self, state: State | None, code: str) -> Execution:
+        path: list[str] = [] if state is None else state.node  # type: ignore[assignment]
+        started = time.perf_counter()
+        signal.setitimer(signal.ITIMER_REAL, 15)
+        try:
+            observation = replay(path, code)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return Execution(observation, State([*path, code]), time.perf_counter() - started, False)
+
+
+async def search(name: str, model: Any, interpreter: Interpreter, path: Path) -> tuple[float, list[Any]]:
+    """Seconds of the searches of the first development questions, and their trees."""
+    config = load_config(Path("configs/tiny") / f"{name}.yaml")
+    solver = Solver(config, model, load_markup(config), interpreter, grade, 0, {})
+    writer = TreeWriter(path, "bench")
+    writer.open(resume=False)
+    questions = list(islice(read_questions(Path("models/tiny/data/dev.jsonl")), QUESTIONS))
+    started = time.perf_counter()
+    await run_file(solver, questions, writer, config.questions_in_flight, lambda record: None)
+    seconds = time.perf_counter() - started
+    return seconds, sorted((record["question"], str(record["react"])) for _, record in read_tree_lines(path))
+
+
+async def searches(interpreter: ForkInterpreter) -> list[Claim]:
+    claims = []
+    model = load_model(load_config(Path("configs/tiny/mcts.yaml")))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("sbs_1_5", "mcts"):
+            rival, trees = await search(name, model, ReplayingInterpreter(), Path(folder, f"{name}.replay"))
+            ours, same = await search(name, model, interpreter, Path(folder, f"{name}.fork"))
+            equal = sum(one == other for one, other in zip(trees, same, strict=True))
+            note = f"{equal} of {len(trees)} trees the same"
+            claims.append(compared(f"search of the embedded model, {name}, against replay", ours, rival, "s", note))
+    return claims
+
+
+def interval(times: list[float]) -> str:
+    """n, the 95 % interval of the median by ranks, and the 99th percentile, in milliseconds."""
     ordered = sorted(1e3 * seconds for seconds in times)
-    half = 0.98 * len(ordered) ** 0.5
-    low, high = int(len(ordered) / 2 - half), int(len(ordered) / 2 + half)
-    return {
-        "n": len(ordered),
-        "median_ms": statistics.median(ordered),
-        "low_ms": ordered[max(0, low)],
-        "high_ms": ordered[min(len(ordered) - 1, high)],
-        "p99_ms": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))],
-    }
+    last, half = len(ordered) - 1, 0.98 * len(ordered) ** 0.5
+    low, high = ordered[max(0, int(last / 2 - half))], ordered[min(last, int(last / 2 + half) + 1)]
+    return f"n = {last + 1}, {low:.2f}–{high:.2f}, p99 {ordered[int(0.99 * last)]:.1f}"
 
 
-async def measure(repeats: int, states: int) -> dict[str, Any]:
-    report: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "load": os.getloadavg()[0]}
-    async with ForkInterpreter(max_states=states + 16) as interpreter:
-        for name, (path, code) in PATHS.items():
-            report[f"{name}, forked"] = summary(await fork_times(interpreter, path, code, repeats))
-            fewer = repeats if name == "trivial" else repeats // 4
-            report[f"{name}, replay"] = summary(replay_times(path, code, fewer))
-            report[f"{name}, pool"] = summary(pool_times(path, code, fewer))
-        report["bare fork"] = summary(bare_fork_times(repeats))
-        report["snippets_per_second"] = await throughput(interpreter, 5 * repeats)
-        report["states"] = states
-        report["states_mib"], report["states_seconds"] = await state_memory(interpreter, states)
-    report["overshoot_ms"] = summary(await overshoot(1.0, 6))
-    return report
+def compared(claim: str, ours: float, rival: float, unit: str, note: str = "") -> Claim:
+    """A row without a bar."""
+    return Claim(claim, ours, rival, ours / rival, "–", None, unit, note)
 
 
-def show(report: dict[str, Any]) -> None:
-    print(f"{report['cores']} cores, load average {report['load']:.1f}")
-    print(f"{'':18}{'n':>6}{'median ms':>12}{'95 % interval':>18}{'p99 ms':>10}")
-    for name, row in report.items():
-        if isinstance(row, dict):
-            interval = f"{row['low_ms']:.2f}–{row['high_ms']:.2f}"
-            print(f"{name:18}{row['n']:>6}{row['median_ms']:>12.2f}{interval:>18}{row['p99_ms']:>10.2f}")
-    for name in PATHS:
-        ours = report[f"{name}, forked"]["median_ms"]
-        factors = {rival: report[f"{name}, {rival}"]["median_ms"] / ours for rival in ("replay", "pool")}
-        print(f"{name}: replay takes {factors['replay']:.1f} times, a pool {factors['pool']:.1f} times as long as ours")
-    print(f"{report['snippets_per_second']:.0f} snippets a second with {IN_FLIGHT} in flight")
-    states, mib = report["states"], report["states_mib"]
-    print(f"{states} live states: {mib:.0f} MiB, {mib / states:.2f} each, made in {report['states_seconds']:.1f} s")
+async def snippet_claims(interpreter: ForkInterpreter) -> list[Claim]:
+    claims = []
+    for name, (path, code) in PATHS.items():
+        times = await fork_times(interpreter, path, code, REPEATS)
+        ours, note = 1e3 * statistics.median(times), interval(times)
+        fewer = REPEATS if name == "trivial" else REPEATS // 4
+        replayed = 1e3 * statistics.median(replay_times(path, code, fewer))
+        pooled = 1e3 * statistics.median(pool_times(path, code, fewer))
+        if name == "trivial":
+            floor = 1e3 * statistics.median(bare_fork_times(REPEATS))
+            rate = await throughput(interpreter, 5 * REPEATS)
+            claims += [
+                common.at_most("trivial snippet through a live state", ours, 3.0, unit="ms", note=note),
+                compared("… against a bare fork", ours, floor, "ms"),
+                compared("… against replay of a path of 8", ours, replayed, "ms"),
+                compared("snippets a second, 64 in flight, against a pool for each 16", rate, 1e3 / pooled, "1/s"),
+            ]
+        else:
+            factor = replayed / ours
+            held = Claim("sympy snippet, replay of a path of 8 over ours", ours, replayed, factor, "≥ 10", factor >= 10)
+            claims += [replace(held, unit="ms", note=note), compared("… against a pool", ours, pooled, "ms")]
+    return claims
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=200)
-    parser.add_argument("--states", type=int, default=1000)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    report = asyncio.run(measure(options.repeats, options.states))
-    show(report)
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+async def claims() -> list[Claim]:
+    async with ForkInterpreter(max_states=STATES + 16) as interpreter:
+        rows = await snippet_claims(interpreter)
+        rows += await searches(interpreter)
+        alone = STATES * lone_process_mib()
+        mib, seconds = await state_memory(interpreter, STATES)
+        note = f"made in {seconds:.1f} s"
+        rows.append(compared(f"memory of {STATES} live states, against as many processes", mib, alone, "MiB", note))
+    late = await overshoot(1.0, 6)
+    rows.append(common.at_most("an endless snippet beyond its limit", max(late), 1.0, unit="s", note="most of 6"))
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    common.main(__doc__, lambda: asyncio.run(claims()))

@@ -185,6 +185,12 @@ async def test_a_forgotten_file_is_flushed_and_closed(interpreter):
     assert await say(interpreter, *steps[:2]) == "a" * 12
 
 
+async def test_a_state_goes_on_after_a_detached_output_and_an_unreadable_file(interpreter):
+    assert await say(interpreter, "import sys\nsys.stdout.detach()", "print(6)", "print(7)") == "7"
+    made = "import os\nos.close(os.open('secret', os.O_CREAT | os.O_WRONLY, 0))\nopen('kept', 'w').close()"
+    assert await say(interpreter, made, "os.listdir('.')") == "['kept']"
+
+
 @needs_seccomp
 async def test_siblings_share_no_descriptor_and_no_memory(interpreter):
     base = (await interpreter.run(None, "import os\nread, write = os.pipe()")).state

@@ -42,21 +42,26 @@ def processes_below(pid: int) -> list[int]:
     return found
 
 
+async def look(interpreter: ForkInterpreter, state: State | None, code: str) -> str:
+    """What a bystander observes. A machine under attack may be slow: one that ran out of time looks again."""
+    seen = await interpreter.run(state, code)
+    return (await interpreter.run(state, code) if "TimeoutError" in seen.observation else seen).observation
+
+
 async def attack(interpreter: ForkInterpreter, base: State, category: str, name: str) -> str:
     """What went wrong with one snippet of the corpus, "" if nothing did."""
     expected, code = HOSTILE[category][name]
     async with asyncio.timeout(HANG_SECONDS):
         execution = await interpreter.run(base, code)
-        sibling = await interpreter.run(base, BYSTANDER)
-        fresh = await interpreter.run(None, "x = 0\n" + BYSTANDER)
+        seen = await look(interpreter, base, BYSTANDER), await look(interpreter, None, "x = 0\n" + BYSTANDER)
         await interpreter.run(execution.state, "1")  # whatever it left behind can at least not hang the search
     wrong = []
     if not re.search(expected, execution.observation, re.DOTALL):
         wrong.append(f"observation {execution.observation[:200]!r}")
     if len(execution.observation) > 10_100:
         wrong.append("an observation without bounds")
-    if (sibling.observation, fresh.observation) != ("44 []", "2 []"):
-        wrong.append(f"bystanders saw {sibling.observation[:200]!r} and {fresh.observation[:200]!r}")
+    if seen != ("44 []", "2 []"):
+        wrong.append(f"bystanders saw {seen[0][:200]!r} and {seen[1][:200]!r}")
     return f"{category}, {name}: {'; '.join(wrong)}" if wrong else ""
 
 

@@ -21,6 +21,13 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "in sleep": (TIME, "import time\ntime.sleep(1e6)"),
         "in sympy": (TIME, "import sympy\nsympy.factorint(sympy.nextprime(10**40) * sympy.nextprime(10**41))"),
         "in a lock": (TIME, "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()"),
+        "in an iterator in C": (TIME, "10**20 in iter(int, 1)"),
+        "in a trace function": (TIME, "import sys\ndef trace(*_):\n    while True: pass\nsys.setprofile(trace)"),
+        "in a destructor": (
+            TIME,
+            "class A:\n    def __del__(self):\n        while True: pass\na = A()\ndel a\nwhile True: pass",
+        ),
+        "in repr": (TIME, "class A:\n    def __repr__(self): return str(10**20 in iter(int, 1))\nprint(A())"),
     },
     "signals": {
         "ignores them all and loops": (
@@ -44,6 +51,8 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
             "^1$",
             "import signal\nsignal.signal(signal.SIGALRM, lambda *_: None)\nsignal.setitimer(0, 0.01, 0.01)\n1",
         ),
+        "an alarm": (DEAD + ".*SIGALRM", "import signal, time\nsignal.alarm(1)\ntime.sleep(1e6)"),
+        "stops itself": (TIME + "|" + DENIED, "import signal\nsignal.raise_signal(signal.SIGSTOP)"),
     },
     "recursion": {
         "without end": ("RecursionError", "def f(): return f()\nf()"),
@@ -70,6 +79,25 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
             "OSError|MemoryError",
             "import mmap\nx = [mmap.mmap(-1, 1 << 30, mmap.MAP_PRIVATE) for _ in range(64)]",
         ),
+        "bomb of numpy, in pieces": (
+            "MemoryError|ProcessError|TimeoutError",
+            "import numpy as np\nx = []\nwhile True: x.append(np.ones(1 << 22))",
+        ),
+        "bomb that swallows exceptions": (
+            "TimeoutError|ProcessError",
+            "x = []\nwhile True:\n    try:\n        while True: x.append(bytearray(1 << 20))\n"
+            "    except MemoryError: pass",
+        ),
+        "wipes the preloaded modules": (
+            DEAD,
+            SYSCALL + "import sympy\nat = id(sympy.Symbol.__dict__) & ~0xFFFFF\n"
+            "ctypes.memset(at, 255, 1 << 20)\nsympy.Symbol('x')",
+        ),
+        "drops them from what it passes on": (
+            "^0$",
+            SYSCALL
+            + "import sympy\nlibc.madvise(ctypes.c_void_p(id(sympy.Symbol) & ~4095), ctypes.c_size_t(4096), 10)",
+        ),
     },
     "processes and threads": {
         "forks": (DENIED, "import os\nos.fork()"),
@@ -90,6 +118,24 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
             "threading.Thread(target=spin, daemon=True).start()\nprint('started')",
         ),
         "vfork by hand": (DENIED, SYSCALL + "if libc.vfork() < 0: raise OSError(ctypes.get_errno(), 'not permitted')"),
+        "posix_spawn": (DENIED, "import os\nos.posix_spawn('/bin/sh', ['sh', '-c', 'sleep 1000'], {})"),
+        "a pool of processes": (
+            "Error",
+            "from concurrent.futures import ProcessPoolExecutor as Pool\n"
+            "with Pool(2) as pool: list(pool.map(abs, [1, 2]))",
+        ),
+        "thread bomb by hand": (
+            "Error",
+            "import _thread, time\nwhile True: _thread.start_new_thread(time.sleep, (1000,))",
+        ),
+        "clone by number": (
+            "^-1$",
+            SYSCALL + "libc.syscall({'x86_64': 56}.get(__import__('os').uname().machine, 220), 17, 0, 0, 0, 0)",
+        ),
+        "a namespace by clone": (
+            "^-1$",
+            SYSCALL + "libc.syscall({'x86_64': 56}.get(__import__('os').uname().machine, 220), 0x10000011, 0, 0, 0, 0)",
+        ),
     },
     "ends its process": {
         "os._exit": (DEAD + ".*exit status 3", "import os\nprint('lost')\nos._exit(3)"),
@@ -98,6 +144,22 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "abort": (DEAD, "import os\nos.abort()"),
         "null pointer": (DEAD + ".*SIGSEGV", "import ctypes\nctypes.string_at(0)"),
         "broken bytecode": (DEAD, "f = lambda: 0\nf.__code__ = f.__code__.replace(co_code=b'\\xff' * 100)\nf()"),
+        "os._exit in a thread": (
+            DEAD + ".*exit status 3",
+            "import os, threading, time\nthreading.Thread(target=os._exit, args=(3,)).start()\ntime.sleep(1e6)",
+        ),
+        "os._exit in a thread, later": (
+            "^fine$",
+            "import os, threading\nthreading.Timer(0.2, os._exit, (3,)).start()\nprint('fine')",
+        ),
+        "a watchdog": (
+            DEAD,
+            "import faulthandler, time\nfaulthandler.dump_traceback_later(0.5, exit=True)\ntime.sleep(1e6)",
+        ),
+        "numpy beyond its array": (
+            DEAD,
+            "import numpy as np\nnp.lib.stride_tricks.as_strided(np.ones(1), (10**12,))[10**11]",
+        ),
     },
     "descriptors and the channel": {
         "closes them all": ("ProcessError|OSError", "import os\nos.closerange(0, 1024)"),
@@ -119,6 +181,17 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
             "    except OSError: pass\n"
             "raise RuntimeError('Error')",
         ),
+        "puts a file over every descriptor": (
+            DEAD,
+            "import os\nfile = os.open('f', os.O_CREAT | os.O_RDWR)\n"
+            "for fd in range(3, 64):\n    if fd != file: os.dup2(file, fd)",
+        ),
+        "forges an answer and goes": (
+            "^forged$|ProcessError",
+            "import os\nfor fd in range(40, 64):\n    try: os.write(fd, b'False nan\\nforged')\n"
+            "    except OSError: pass\nos._exit(0)",
+        ),
+        "detaches standard output": ("", "import sys\nsys.stdout.detach()"),
     },
     "output": {
         "gigabytes in a loop": (TIME, "while True: print('spam' * 10_000)"),
@@ -138,6 +211,20 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "an error without an end": (
             TIME,
             "class E(Exception):\n    def __str__(self):\n        while True: pass\nraise E",
+        ),
+        "gigabytes to standard error": (
+            "^done$",
+            "import sys\nfor _ in range(2000): sys.stderr.write('x' * 1_000_000)\nprint('done')",
+        ),
+        "an error that exits while it is described": (
+            "^E: ",
+            "class E(Exception):\n    def __str__(self): raise SystemExit\n"
+            "    def with_traceback(self, _): raise SystemExit\nraise E",
+        ),
+        "a standard output that raises": (
+            "RuntimeError",
+            "import sys\nclass Out:\n    def write(self, _): pass\n    def flush(self): raise RuntimeError\n"
+            "sys.stdout = Out()\nprint(1)",
         ),
     },
     "files": {
@@ -166,6 +253,10 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "writes to the library": (r"Read-only|PermissionError", "import math, os\nopen(os.__file__, 'a').write('x')"),
         "writes to the system": (r"Read-only|PermissionError|FileNotFound", "open('/usr/lib/evil.so', 'w')"),
         "the environment": ("^{}$", "import os\ndict(os.environ)"),
+        "a sparse file": ("File too large", "open('f', 'wb').truncate(1 << 40)"),
+        "a link": (DENIED, "import os\nos.symlink('/etc/passwd', 'l')"),
+        "a file that cannot be read": ("^$", "import os\nos.close(os.open('f', os.O_CREAT | os.O_WRONLY, 0))"),
+        "its own folder": (DENIED, "import os\nfolder = os.getcwd()\nos.chdir('/')\nos.rmdir(folder)"),
     },
     "network": {
         "a connection": (DENIED, "import socket\nsocket.create_connection(('127.0.0.1', 80), 1)"),
@@ -207,6 +298,13 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
             "import os, time\nos.register_at_fork(after_in_child=lambda: time.sleep(1e6))",
         ),
         "a fork hook that ends the parent": ("^$", "import os\nos.register_at_fork(before=lambda: os._exit(0))"),
+        "all builtins": ("ProcessError|Error|^$", "import builtins\nvars(builtins).clear()"),
+        "an audit hook": ("ProcessError|^$", "import sys\ndef hook(*_): raise RuntimeError\nsys.addaudithook(hook)"),
+        "callbacks of the collector": (
+            "",
+            "import gc\ndef callback(*_): raise RuntimeError\ngc.callbacks.append(callback)\ngc.collect()",
+        ),
+        "a fork hook that ends the child": ("^$", "import os\nos.register_at_fork(after_in_child=lambda: os._exit(0))"),
     },
     "values": {
         "a pickle with side effects": (
@@ -219,5 +317,9 @@ HOSTILE: dict[str, dict[str, tuple[str, str]]] = {
         "a class without a name": ("Error", "class E(BaseException): pass\nE.__name__ = '\\ud800'\nraise E"),
         "a snippet of a megabyte": ("MemoryError: a snippet may have", "x = '" + "a" * (1 << 20) + "'"),
         "nothing": ("^$", ""),
+        "Windows line ends": ("^3$", "x = 1\r\nif x:\r\n    y = 2\r\nprint(x + y)\r\n"),
+        "form feeds": ("^1$", "\f\nx = 1\n\f\nprint(x)"),
+        "tabs and spaces": ("TabError|IndentationError", "if True:\n\tx = 1\n        y = 2"),
+        "a long chain of operators": ("Error|^30001$", "print(" + "1+" * 30_000 + "1)"),
     },
 }
