@@ -3,7 +3,8 @@
 A fork copies the page tables of anonymous memory: 50 MB of sympy cost a millisecond each time. Pages of a file that is
 mapped privately are found again by whoever touches them. So the modules are loaded into a mapping of a file in
 memory that is shared while it fills, and is mapped again, privately, when it is full: the contents stay as they are.
-Not covered: C libraries other than glibc (nothing is shared), the libraries' own data.
+Not covered: C libraries other than glibc and kernels that refuse such a file (nothing is shared there), and the
+libraries' own data.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def map_file(libc: ctypes.CDLL, start: int, end: int, kind: int, file: int) -> N
 def shared_heap() -> Iterator[None]:
     """What the body allocates, children find without a copy. No thread may run, and the body may not fork."""
     try:
-        libc = library()
-    except AttributeError:
+        libc, file = library(), os.memfd_create("preloaded", os.MFD_ALLOW_SEALING)
+    except (AttributeError, OSError):
         yield
         return
     usual = Allocator()
@@ -59,7 +60,6 @@ def shared_heap() -> Iterator[None]:
     libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     start = -(-libc.sbrk(0) // mmap.PAGESIZE) * mmap.PAGESIZE
     libc.free(libc.malloc(RESERVED_BYTES + 2 * mmap.PAGESIZE))  # the heap grows by as much, of which nothing is used
-    file = os.memfd_create("preloaded", os.MFD_ALLOW_SEALING)
     os.ftruncate(file, RESERVED_BYTES)
     if libc.sbrk(0) - start >= RESERVED_BYTES:
         map_file(libc, start, start + RESERVED_BYTES, mmap.MAP_SHARED, file)
