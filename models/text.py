@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from mcts.config import UserError
 
 
 class Tokenizer:
@@ -79,3 +83,29 @@ class Tokenizer:
 def _encodable(text: str) -> str:
     """The text with lone surrogates replaced: no tokenizer can read them."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder, without running code from it. Raises UserError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # every reader of a broken or hostile folder fails in its own way
+        raise UserError(f"{folder}: its tokenizer cannot be loaded: {first_line(error)}") from None
+
+
+def eos_ids(folder: Path, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a sequence: the tokenizer's and those of generation_config.json, else of config.json."""
+    found = {tokenizer.eos_token_id}
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).exists():
+            eos = json.loads((folder / name).read_text(encoding="utf-8")).get("eos_token_id")
+            found |= set(eos) if isinstance(eos, list) else {eos}
+            break
+    return frozenset(token for token in found if token is not None)
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
