@@ -18,7 +18,9 @@ class Bills:
         """What was done for all prompts that begin with `root`."""
         return self._of.get(root, Usage())
 
-    def count(self, context: Context, *, prompt: int = 0, reused: int = 0, decoded: int = 0, generated: int = 0) -> None:
+    def count(
+        self, context: Context, *, prompt: int = 0, reused: int = 0, decoded: int = 0, generated: int = 0
+    ) -> None:
         """Adds a request. reused: prompt tokens from kept entries; decoded: generated tokens that were fed back."""
         *_, root = context.segments()
         for usage in (self._of.setdefault(root, Usage()), self.totals):

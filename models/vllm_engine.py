@@ -70,7 +70,7 @@ class VllmModel:
         """Starts vLLM on a model folder. engine_args: keys of vLLM's AsyncEngineArgs (tensor_parallel_size,
         data_parallel_size, quantization, gpu_memory_utilization, …) and `value_token_id`. Raises UserError."""
         folder = check_model_dir(model_dir)
-        os.environ.setdefault("VLLM_WORKER_MULTIPROCESSING_METHOD", "spawn")  # this process has threads
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")  # this process has threads
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         own = dict(engine_args or {})
         value_token_id = own.pop("value_token_id", None)
@@ -87,6 +87,8 @@ class VllmModel:
             "enable_batch_sharded_sampling": False,
             "disable_log_stats": True,
         }
+        if _on_cpu():  # there vLLM's seeded requests break where a prompt is computed in parts
+            args["enable_chunked_prefill"] = False
         if need_value:
             overrides = _overrides(folder, tokenizer, value_token_id)
             value_token_id = overrides["value_token_id"]
@@ -157,9 +159,7 @@ class VllmModel:
     async def _sample_all(
         self, context: Context, n: int, params: Sampling, limit: int
     ) -> list[tuple[Sample, float | None]]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._sample(context, i, params, limit)) for i in range(n)]
-        return [task.result() for task in tasks]
+        return await asyncio.gather(*(self._sample(context, i, params, limit) for i in range(n)))
 
     async def _sample(self, context: Context, index: int, params: Sampling, limit: int) -> tuple[Sample, float | None]:
         wanted = _params(
@@ -173,7 +173,9 @@ class VllmModel:
         )
         output = await self._request(context, wanted)
         completion = output.outputs[0]
-        drawn = ((token, row[token].logprob) for token, row in zip(completion.token_ids, completion.logprobs, strict=True))
+        drawn = (
+            (token, row[token].logprob) for token, row in zip(completion.token_ids, completion.logprobs, strict=True)
+        )
         finish = "length" if completion.finish_reason == "length" else "stop"
         return self._drafts.start(context, params.stop, limit).extend(drawn, finish), self._value(output)
 
@@ -185,11 +187,10 @@ class VllmModel:
             params.logprob_token_ids = [self.value_token_id]  # in every request: a batch with both kinds mixes them up
         *_, root = context.segments()
         rank = zlib.crc32(repr(root.token_ids).encode()) % self._ranks if self._ranks > 1 else None
-        output: Any = None
-        async for output in self._engine.generate(
+        results = self._engine.generate(
             self._rendered(context), params, f"arbor-{next(self._numbers)}", data_parallel_rank=rank
-        ):
-            pass
+        )
+        *_, output = [output async for output in results]
         generated = len(output.outputs[0].token_ids)
         self.bills.count(
             context,
@@ -201,7 +202,7 @@ class VllmModel:
         return output
 
     def _rendered(self, context: Context) -> Any:
-        from vllm.inputs import parse_model_prompt
+        from vllm.renderers.inputs.preprocess import parse_model_prompt
 
         renderer = self._engine.renderer
         prompt = parse_model_prompt(self._engine.model_config, {"prompt_token_ids": context.all_token_ids()})
@@ -235,6 +236,12 @@ def _check(args: dict[str, Any]) -> None:
             raise UserError(f"engine_args: vLLM has no {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
+
+
 def _overrides(folder: Path, tokenizer: Any, value_token_id: int | None) -> dict[str, Any]:
     """What makes an unchanged model folder one with a value head. Raises UserError, before anything is started."""
     try:
@@ -255,6 +262,7 @@ def _overrides(folder: Path, tokenizer: Any, value_token_id: int | None) -> dict
 def _stop(engine: Any, loop: asyncio.AbstractEventLoop) -> None:
     async def shut_down() -> None:
         engine.shutdown()
+        engine.shutdown = lambda: None  # its destructor calls it again, when modules may be gone
         await asyncio.sleep(0.1)  # its tasks hear that they are cancelled
 
     asyncio.run_coroutine_threadsafe(shut_down(), loop).result()

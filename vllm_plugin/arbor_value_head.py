@@ -8,8 +8,8 @@ An unchanged checkpoint is served with the overrides of `hf_overrides`; its head
 
 vllm serve FOLDER --return-tokens-as-token-ids --hf-overrides "$(python -m arbor_value_head FOLDER)"
 
-Tested with vLLM 0.32.0 on a CPU. Not covered: speculative decoding (it drops the ids), pipeline parallelism, LoRA on the
-output layer, and a model whose output layer is quantised together with a vocabulary that has no free id.
+Tested with vLLM 0.32.0 on a CPU. Not covered: speculative decoding (it drops the ids), pipeline parallelism, LoRA on
+the output layer, and a model whose output layer is quantised together with a vocabulary that has no free id.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ _WEIGHT, _BIAS = "v_head.summary.weight", "v_head.summary.bias"
 _EMBEDDINGS = ("embed", "lm_head", "wte", "output.")
 
 
-def hf_overrides(architectures: list[str], vocab_size: int, known_ids: int, value_token_id: int | None) -> dict[str, Any]:
+def hf_overrides(
+    architectures: list[str], vocab_size: int, known_ids: int, value_token_id: int | None
+) -> dict[str, Any]:
     """What to override in config.json. known_ids: the tokenizer's largest id + 1.
 
     The value takes `value_token_id` where that is given, else the last id that pads the vocabulary, else a new id
