@@ -82,7 +82,10 @@ class Config(BaseModel):
     code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"  # how an observation is written
     sandbox: Literal["auto", "required", "off"] = "auto"
-    engine: Literal["transformers"] = "transformers"
+    engine: Literal["transformers", "vllm", "llama_cpp", "openai"] = "transformers"
+    engine_args: dict[str, Any] = {}  # keys of the engine's own
+    value_from: Literal["head", "majority"] = "head"  # majority: rollouts that end in the majority's answer
+    value_rollouts: int = Field(4, ge=1)  # solutions a node, for value_from majority
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_rows: int = Field(256, ge=1)  # sequences decoded together
@@ -141,7 +144,10 @@ class Config(BaseModel):
             "model_dir",
             "sandbox",
         }
-        keys = json.dumps(self.model_dump(exclude=neutral), sort_keys=True)
+        places = {"base_url", "in_flight", "timeout_seconds", "retries", "threads", "gpu_memory_utilization"}
+        shaping = self.model_dump(exclude=neutral)
+        shaping["engine_args"] = {key: value for key, value in self.engine_args.items() if key not in places}
+        keys = json.dumps(shaping, sort_keys=True)
         return hashlib.sha256(keys.encode()).hexdigest()[:16]
 
 
@@ -150,7 +156,8 @@ def check_search(config: Config) -> None:
     if config.mode == "mcts" and not config.is_sampling and not config.need_value_func:
         raise UserError(
             "mode mcts without is_sampling judges answers by the value head: "
-            "set need_value_func: true, or is_sampling: true when the answers are known"
+            "set need_value_func: true (and value_from: majority for a model without a value head), "
+            "or is_sampling: true when the answers are known"
         )
     if config.model_dir is None:
         raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")

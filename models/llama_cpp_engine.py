@@ -27,7 +27,8 @@ from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usa
 from models.bills import Bills
 from models.choose import choose, noise
 from models.draft import Draft, Drafts
-from models.llama_cpp_weights import BATCH_TOKENS, SEQUENCES, OwnVocabulary, Settings, Weights, gguf_file, quiet
+from models.gguf import gguf_file
+from models.llama_cpp_weights import BATCH_TOKENS, SEQUENCES, OwnVocabulary, Settings, Weights, quiet
 from models.text import Tokenizer, load_tokenizer
 from models.value_head import ValueHead, load_value_head
 

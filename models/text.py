@@ -55,6 +55,10 @@ class Tokenizer:
         """The text of ids that continue a prompt."""
         return self._text([*self._anchor, *ids])[len(self._anchor_text) :]
 
+    def decode_start(self, ids: Sequence[int]) -> str:
+        """The text of ids that begin a prompt, special tokens included."""
+        return self._text(ids)
+
     def piece(self, token: int) -> str:
         """The text of one token; part of a character is U+FFFD."""
         piece = self._pieces.get(token)

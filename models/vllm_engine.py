@@ -10,11 +10,9 @@ them, one a sample. Not covered: a prompt that fills the window to the last toke
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import json
 import os
-import threading
 import weakref
 import zlib
 from collections.abc import Coroutine
@@ -25,19 +23,16 @@ from typing import Any, TypeVar
 
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
+from models.background import Background
 from models.bills import Bills
 from models.draft import Drafts
 from models.folder import check_model_dir
+from models.seeds import seed_of
 from models.text import Tokenizer, eos_ids, first_line, load_tokenizer
 from models.value_head import load_value_head
 
 T = TypeVar("T")
 MISSING = "the vLLM engine is not installed: pip install -r requirements-vllm.txt"
-
-
-def seed_of(key: tuple[int | str, ...], index: int) -> int:
-    """63 bits that depend on (key, index) alone."""
-    return int.from_bytes(hashlib.blake2b(repr((key, index)).encode(), digest_size=8).digest(), "big") >> 1
 
 
 class VllmModel:
@@ -50,12 +45,11 @@ class VllmModel:
         self.bills = Bills()
         self._drafts = Drafts(self.tokenizer, eos)
         self._numbers = itertools.count()
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True).start()
+        self._thread = Background("vllm")
         self._engine = self._start(args)
         self.window: int = self._engine.model_config.max_model_len
         self._ranks: int = self._engine.vllm_config.parallel_config.data_parallel_size
-        self.close = weakref.finalize(self, _stop, self._engine, self._loop)
+        self.close = weakref.finalize(self, _stop, self._engine, self._thread)
 
     @classmethod
     def load(
@@ -139,7 +133,7 @@ class VllmModel:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+            return await self._thread.run(work)
         except EngineDeadError as error:
             raise UserError(f"vLLM stopped, its own log says why: {first_line(error)}") from None
 
@@ -151,9 +145,9 @@ class VllmModel:
             return AsyncLLM.from_engine_args(AsyncEngineArgs(**args))
 
         try:
-            return asyncio.run_coroutine_threadsafe(make(), self._loop).result()
+            return self._thread.call(make())
         except Exception as error:  # every part of vLLM fails in its own way
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.stop()
             raise UserError(f"vLLM cannot start on {args['model']}: {first_line(error)}") from None
 
     async def _sample_all(
@@ -259,11 +253,11 @@ def _overrides(folder: Path, tokenizer: Any, value_token_id: int | None) -> dict
     return dict(hf_overrides(config["architectures"], vocab_size, known, value_token_id))
 
 
-def _stop(engine: Any, loop: asyncio.AbstractEventLoop) -> None:
+def _stop(engine: Any, thread: Background) -> None:
     async def shut_down() -> None:
         engine.shutdown()
         engine.shutdown = lambda: None  # its destructor calls it again, when modules may be gone
         await asyncio.sleep(0.1)  # its tasks hear that they are cancelled
 
-    asyncio.run_coroutine_threadsafe(shut_down(), loop).result()
-    loop.call_soon_threadsafe(loop.stop)
+    thread.call(shut_down())
+    thread.stop()

@@ -21,6 +21,7 @@ from mcts.files import TreeWriter, unfinished_output
 from mcts.interpreter import ForkInterpreter, InterpreterError
 from mcts.markup import Markup, make_markup
 from mcts.model import LanguageModel
+from mcts.rollouts import RolloutSolver
 
 INTERRUPTED = 130
 PACKAGES = ("torch", "transformers", "sympy")
@@ -59,34 +60,13 @@ async def grade(answers: Sequence[str], prediction: str) -> bool | None:
     return None if verdict is Verdict.UNDECIDED else verdict is Verdict.EQUAL
 
 
-def _load_transformers(config: Config) -> LanguageModel:
-    import transformers
-
-    from models.transformers_engine import TransformersModel
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    assert config.model_dir is not None
-    return TransformersModel.load(
-        config.model_dir,
-        need_value=config.need_value_func,
-        device=config.device,
-        dtype=config.dtype,
-        max_rows=config.max_rows,
-    )
-
-
-ENGINES: dict[str, Callable[[Config], LanguageModel]] = {"transformers": _load_transformers}
-
-
 def load_model(config: Config) -> LanguageModel:
     """The engine that `config.engine` names, on `config.model_dir`. Raises UserError."""
-    from models.folder import check_model_dir
+    from scripts.engines import check_model, load_engine
 
     check_search(config)
-    assert config.model_dir is not None
-    check_model_dir(config.model_dir)
-    return ENGINES[config.engine](config)
+    check_model(config)
+    return load_engine(config)
 
 
 def load_markup(config: Config) -> Markup:
@@ -108,16 +88,16 @@ def load_markup(config: Config) -> Markup:
 
 def describe(config: Config) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
-    from models.folder import check_model_dir, weights_hash
+    from models.folder import weights_hash
+    from scripts.engines import check_model, engine_versions
 
-    assert config.model_dir is not None
-    folder = check_model_dir(config.model_dir)  # before any output is made
-    weights = weights_hash(folder)
+    path = check_model(config)  # before any output is made
+    weights = weights_hash(path)
     return {
         "fingerprint": f"{config.fingerprint()}-{weights}",
         "config": config.model_dump(mode="json", exclude_defaults=True),
-        "model": {"name": folder.resolve().name, "weights": weights},
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "model": {"name": path.resolve().name, "weights": weights},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | engine_versions(config),
     }
 
 
@@ -127,7 +107,8 @@ async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any]
     async with ForkInterpreter(
         profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
     ) as interpreter:
-        yield Solver(config, model, load_markup(config), interpreter, grade, seed, meta)
+        kind = Solver if config.value_from == "head" else RolloutSolver
+        yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
 
 def choose_seed(config: Config, writer: TreeWriter | None) -> int:

@@ -1,0 +1,211 @@
+"""Serves any Arbor engine with OpenAI-style completions: policy, and the value of a prompt beside the choices.
+
+python -m scripts.serve --custom_cfg configs/tiny/sbs_3_5.yaml --port 8000
+
+POST /v1/completions takes `prompt` (text or token ids), `n`, `max_tokens`, `temperature`, `top_p`, `top_k`, `stop`,
+`seed`; the reply has `value` where the model has a value head, and each choice `token_ids` and `logprobs`. GET
+/v1/models names the model. It listens on this machine only, unless --host says otherwise, and asks for no key. Prompts
+that continue earlier ones reuse their key/value entries. Not covered: streaming, chat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import threading
+from collections import OrderedDict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from mcts.config import UserError, load_config
+from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
+from models.background import Background
+from scripts.assembly import add_config_arguments, load_model, run_command
+
+MAX_BODY_BYTES = 32 << 20
+KEPT_CONTEXTS = 1024
+
+
+class BadRequest(Exception):
+    """The message is one line for the client."""
+
+
+class Contexts:
+    """Finds the context that a prompt continues, so that the engine's kept entries serve it; the newest are held."""
+
+    def __init__(self) -> None:
+        self._held: OrderedDict[tuple[int, ...], Context] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, ids: tuple[int, ...]) -> Context:
+        with self._lock:
+            lengths = sorted({len(known) for known in self._held if len(known) <= len(ids)}, reverse=True)
+            start = next((ids[:length] for length in lengths if ids[:length] in self._held), None)
+            if start is None:
+                context = Context(None, ids)
+            else:
+                self._held.move_to_end(start)
+                context = self._held[start] if start == ids else Context(self._held[start], ids[len(start) :])
+            self._hold(ids, context)
+            return context
+
+    def keep(self, ids: tuple[int, ...], samples: tuple[Sample, ...]) -> None:
+        with self._lock:
+            for sample in samples:
+                if sample.context is not None:
+                    self._hold(ids + sample.token_ids, sample.context)
+
+    def _hold(self, ids: tuple[int, ...], context: Context) -> None:
+        self._held[ids] = context
+        while len(self._held) > KEPT_CONTEXTS:
+            self._held.popitem(last=False)
+
+
+class Service:
+    """The engine in an event loop of its own, asked from the threads of the connections."""
+
+    def __init__(self, model: Any, name: str) -> None:
+        self.model, self.name = model, name
+        self.contexts = Contexts()
+        self._seeds = itertools.count()
+        self._thread = Background("serve")
+
+    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The reply to a request. Raises BadRequest and ContextTooLong."""
+        ids = self._prompt(body.get("prompt", ""))
+        n = _number(body, "n", 1, int, 1, 256)
+        params = Sampling(
+            temperature=_number(body, "temperature", 1.0, float, 0, 100),
+            top_p=_number(body, "top_p", 1.0, float, 1e-6, 1),
+            top_k=_number(body, "top_k", -1, int, -1, 1 << 31),
+            max_tokens=_number(body, "max_tokens", 16, int, 1, 1 << 31),
+            stop=_stops(body.get("stop")),
+            key=("serve", _number(body, "seed", next(self._seeds), int, -(1 << 63), 1 << 64)),
+        )
+        if body.get("stream"):
+            raise BadRequest("stream: not supported")
+        context = self.contexts.get(ids)
+        expansion: Expansion = self._thread.call(self.model.sample(context, n, params))
+        self.contexts.keep(ids, expansion.samples)
+        choices = [self._choice(index, sample) for index, sample in enumerate(expansion.samples)]
+        generated = sum(len(sample.token_ids) + (sample.finish == "eos") for sample in expansion.samples)
+        usage = {"prompt_tokens": len(ids), "completion_tokens": generated, "total_tokens": len(ids) + generated}
+        reply = {"object": "text_completion", "model": self.name, "choices": choices, "usage": usage}
+        return reply if expansion.value is None else reply | {"value": expansion.value}
+
+    def models(self) -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "arbor"}]}
+
+    def _prompt(self, prompt: Any) -> tuple[int, ...]:
+        if isinstance(prompt, str) and prompt:
+            return tuple(self.model.encode_prompt(prompt))
+        if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+            return tuple(prompt)
+        raise BadRequest("prompt: expected a text or a list of token ids, not empty")
+
+    @staticmethod
+    def _choice(index: int, sample: Sample) -> dict[str, Any]:
+        share = sample.logprob / max(1, len(sample.token_ids))  # engines give the sum
+        return {
+            "index": index,
+            "text": sample.text,
+            "finish_reason": "length" if sample.finish == "length" else "stop",
+            "stop_reason": sample.stop or None,
+            "token_ids": list(sample.token_ids),
+            "logprobs": {"token_logprobs": [share] * max(1, len(sample.token_ids))},
+        }
+
+
+def _number(body: dict[str, Any], key: str, default: Any, kind: type, low: float, high: float) -> Any:
+    value = body.get(key)
+    if value is None:
+        return default
+    if type(value) is int and kind is float:
+        value = float(value)
+    if type(value) is not kind or not low <= value <= high:
+        raise BadRequest(f"{key}: expected {kind.__name__} from {low} to {high}, found {value!r}")
+    return value
+
+
+def _stops(stop: Any) -> tuple[str, ...]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, list) or not all(isinstance(one, str) and one for one in stops):
+        raise BadRequest("stop: expected a text or a list of texts, not empty")
+    return tuple(stops)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    service: Service
+
+    def do_GET(self) -> None:
+        if self.path.rstrip("/") == "/v1/models":
+            self._reply(200, self.service.models())
+        else:
+            self._fail(404, f"{self.path}: there are /v1/models and /v1/completions")
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("content-length") or 0)
+        if length > MAX_BODY_BYTES:
+            self.close_connection = True
+            self._fail(413, f"more than {MAX_BODY_BYTES} bytes")
+            return
+        raw = self.rfile.read(length)
+        if self.path.rstrip("/") != "/v1/completions":
+            self._fail(404, f"{self.path}: there are /v1/models and /v1/completions")
+            return
+        try:
+            body = json.loads(raw)
+            if not isinstance(body, dict):
+                raise BadRequest("expected a JSON object")
+            self._reply(200, self.service.complete(body))
+        except ContextTooLong as error:
+            self._fail(400, f"context length: {error}")
+        except (BadRequest, UserError, ValueError) as error:
+            self._fail(400, str(error))
+        except Exception as error:  # the server lives on
+            self._fail(500, f"{type(error).__name__}: {error}")
+
+    def _reply(self, code: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _fail(self, code: int, message: str) -> None:
+        self._reply(code, {"error": {"message": message, "code": code}})
+
+    def log_message(self, *args: Any) -> None:
+        """Nothing is logged."""
+
+
+def make_server(service: Service, host: str, port: int) -> ThreadingHTTPServer:
+    """A server on (host, port), port 0: any free one. Raises UserError."""
+    try:
+        return ThreadingHTTPServer((host, port), type("Bound", (Handler,), {"service": service}))
+    except OSError as error:
+        raise UserError(f"{host}:{port}: {error.strerror}") from None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=8000)
+    arguments = parser.parse_args()
+    config = load_config(arguments.custom_cfg, arguments.set)
+    model = load_model(config)
+    assert config.model_dir is not None
+    service = Service(model, Path(config.model_dir).resolve().name)
+    server = make_server(service, arguments.host, arguments.port)
+    print(f"serving http://{server.server_address[0]}:{server.server_address[1]}/v1", flush=True)
+    server.serve_forever()
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
