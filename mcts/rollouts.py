@@ -27,14 +27,14 @@ class RolloutExpander(Expander):
     grader: Grader | None = None
     _majority: asyncio.Future[str | None] | None = field(default=None, repr=False)
 
-    async def expand(self, node: Node, n: int) -> float | None:
+    async def grow(self, node: Node, n: int) -> tuple[float | None, list[Node]]:
         origin = replace(node, children=[])
-        if node.parent is None and self._majority is None:
+        if self._majority is None:  # the root comes first
             self._majority = asyncio.ensure_future(self._most_frequent(origin))
-        value = await super().expand(node, n)
+        value, children = await super().grow(node, n)
         if self.config.mode == "mcts" and not self.config.update_leaf_value:  # else nobody reads it
             value = await self._estimate(origin)
-        return value
+        return value, children
 
     async def _evaluate(self, node: Node) -> None:
         node.value = await self._estimate(node)

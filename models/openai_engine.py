@@ -181,8 +181,8 @@ class OpenAIModel:
             padded = logprobs + [0.0] * (len(ids) - len(logprobs))
             drawn = zip(ids, padded, strict=False)
             return self._drafts.start(context, params.stop, limit).extend(drawn, finish)
-        finish = "length" if length else "stop" if params.stop else "eos"
         stop = which if isinstance(which, str) and which in params.stop else ""
+        finish = "length" if length else "stop" if stop else "eos"  # many servers do not say which stop string it was
         text = choice["text"].partition(stop)[0] if stop else choice["text"]
         token_ids = self.tokenizer.encode(text + stop)
         ends = self.tokenizer.ends(token_ids, text + stop)
