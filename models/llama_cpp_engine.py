@@ -25,7 +25,7 @@ import torch
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
 from models.bills import Bills
-from models.choose import choose, noise
+from models.choose import Style, choose, noise
 from models.draft import Draft, Drafts
 from models.gguf import gguf_file
 from models.llama_cpp_weights import BATCH_TOKENS, SEQUENCES, OwnVocabulary, Settings, Weights, quiet
@@ -56,6 +56,7 @@ class Member:
 
     request: Request
     index: int
+    style: Style
     noise: random.Random
     draft: Draft
 
@@ -327,9 +328,10 @@ class LlamaCppModel:
                 self._pending.appendleft(request)
 
     def _member(self, request: Request, index: int) -> Member:
-        limit = min(request.params.max_tokens, self.window - len(request.ids))
-        draft = self._drafts.start(request.context, request.params.stop, limit)
-        return Member(request, index, noise(request.params.key, index), draft)
+        params = request.params
+        draft = self._drafts.start(request.context, params.stop, min(params.max_tokens, self.window - len(request.ids)))
+        style = Style(params.temperature, params.top_k, params.top_p)
+        return Member(request, index, style, noise(params.key, index), draft)
 
     def _decode(self, new: list[Row]) -> bool:
         """Feeds the next token of every row, the new ones first; False, with nothing changed, if memory is full."""
@@ -363,7 +365,7 @@ class LlamaCppModel:
         draws = choose(
             self._logits,
             [at for at, _ in members],
-            [member.request.params for _, member in members],
+            [member.style for _, member in members],
             [member.noise.random() for _, member in members],
         )
         finished: list[Request] = []

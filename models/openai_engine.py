@@ -1,6 +1,6 @@
 """The OpenAI engine: any server with OpenAI-style /v1/completions as policy, and as value where it can say one.
 
-What a server understands is found out when the engine starts, by one token:
+What a server understands is found out when the engine starts, by two tokens:
 - token ids in and out (vLLM's extensions, `scripts/serve.py`): exactly what the other engines do;
 - token ids in, text out (SGLang, llama.cpp's own server): the reply is tokenised again, so boundaries may move;
 - text only (llama-cpp-python's server): the prompt is tokenised again by the server, too.
@@ -217,7 +217,7 @@ class OpenAIModel:
         for dialect in (Dialect(True, True), Dialect(True, False), Dialect(False, True), Dialect(False, False)):
             self.dialect = dialect
             try:
-                reply = await self._complete(probe, {"max_tokens": 1, "temperature": 0.0}, retries=0)
+                reply = await self._complete(probe, {"max_tokens": 2, "temperature": 0.0}, retries=0)
                 choice = reply["choices"][0]
                 assert isinstance(choice["text"], str)
             except (Refused, UserError, KeyError, IndexError, TypeError, AssertionError) as found:

@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from tests.models.engines import (
     build_folder,
     prompts,
     search,
+    wait_for,
 )
 
 
@@ -261,13 +261,3 @@ async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Pa
     finally:
         process.terminate()
         process.wait(20)
-
-
-def wait_for(url: str) -> None:
-    for _ in range(240):
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError(f"{url} never answered")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Sampling
+from models.openai_engine import Dialect, OpenAIModel
 from models.transformers_engine import TransformersModel
 from models.value_head import ValueHead, save_value_head
 from tests.models.engines import (
@@ -24,7 +29,11 @@ from tests.models.engines import (
     build_folder,
     prompts,
     search,
+    wait_for,
 )
+
+SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1"}
+os.environ.update({"OMP_NUM_THREADS": "1"} | SMALL | os.environ)  # a machine of two cores
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment with it")
 from models.vllm_engine import VllmModel
@@ -191,3 +200,26 @@ async def test_a_model_without_its_head_has_no_values(tmp_path: Path) -> None:
             await model.evaluate(root)
     finally:
         model.close()
+
+
+async def test_vllms_own_server_gives_values_to_the_openai_engine(tmp_path: Path) -> None:
+    """The command line of the plugin's documentation, as a person would start it."""
+    folder = build_folder(tmp_path, "llama")
+    overrides = subprocess.run(
+        [sys.executable, "-m", "arbor_value_head", str(folder)], capture_output=True, text=True, check=True
+    ).stdout
+    options = ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--gpu-memory-utilization", "0.3"]
+    options += ["--port", "18766", "--no-enable-chunked-prefill"]
+    serve = [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--served-model-name", "tiny"]
+    command = [*serve, *options, "--hf-overrides", overrides.strip()]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        await asyncio.to_thread(wait_for, "http://127.0.0.1:18766/v1/models")
+        args = {"base_url": "http://127.0.0.1:18766/v1", "value_token_id": json.loads(overrides)["value_token_id"]}
+        model = OpenAIModel.load(folder, engine_args=args)
+        assert model.dialect == Dialect(ids=True, extras=True) and model.window == 512
+        await assert_like_transformers(model, TransformersModel.load(folder))
+    finally:
+        process.terminate()
+        process.wait(30)
