@@ -18,7 +18,7 @@ from mcts.rollouts import RolloutSolver
 from models.transformers_engine import TransformersModel
 
 ROOT = Path(__file__).resolve().parents[2]
-QUESTIONS = [f"Find the positive integer x with x^2 + {i}x = {x * x + i * x}." for i, x in ((3, 7), (5, 12), (2, 20))]
+QUESTIONS = [f"Find the positive integer x with x^2 + {i}x = {x * x + i * x}." for i, x in ((3, 7), (5, 12))]
 
 
 async def grade(answers: Any, prediction: str) -> bool | None:
@@ -27,7 +27,7 @@ async def grade(answers: Any, prediction: str) -> bool | None:
 
 async def solve(model: Any, mode: str, in_flight: int, **changes: Any) -> list[dict[str, Any]]:
     config = load_config(ROOT / "configs" / "tiny" / "mcts.yaml").model_copy(
-        update={"mode": mode, "value_from": "majority", "value_rollouts": 3, "iterations": 4, **changes}
+        update={"mode": mode, "value_from": "majority", "value_rollouts": 2, "iterations": 3, **changes}
     )
     async with ForkInterpreter(timeout_seconds=60) as interpreter:
         solver = RolloutSolver(config, model, SftMarkup(), interpreter, grade, seed=3)
@@ -45,7 +45,7 @@ def policy() -> TransformersModel:
 async def test_a_model_without_a_value_head_searches_and_the_same_seed_gives_the_same_tree(
     policy: TransformersModel, mode: str, changes: dict[str, Any]
 ) -> None:
-    alone, crowd = [await solve(policy, mode, in_flight, **changes) for in_flight in (1, 3)]
+    alone, crowd = [await solve(policy, mode, in_flight, **changes) for in_flight in (1, 2)]
     assert [record["react"] for record in alone] == [record["react"] for record in crowd]
     values = [
         node["value"]
@@ -53,9 +53,8 @@ async def test_a_model_without_a_value_head_searches_and_the_same_seed_gives_the
         for tag, node in record["react"].items()
         if tag != "solutions" and node["value"] != -100
     ]
-    assert len(values) > 6 and len(set(values)) > 1
-    steps = {round(-1 + 2 * i / 3, 6) for i in range(4)}
-    assert {round(value, 6) for value in values} <= steps
+    assert len(values) > 4 and len(set(values)) > 1
+    assert set(values) <= {-1.0, 0.0, 1.0}
     assert any(record["prediction"] for record in alone)
 
 
@@ -75,7 +74,7 @@ class Answers:
 
 
 async def test_answers_are_worth_their_agreement_with_the_majority() -> None:
-    records = await solve(Answers(["4", "5", "5", "6", "7"]), "mcts", 1)
+    records = await solve(Answers(["4", "5", "5", "6", "7"]), "mcts", 1, value_rollouts=3)
     for record in records:
         values = {node["final_answer"]: node["value"] for tag, node in record["react"].items() if tag != "0"}
         assert values == {"4": -1.0, "5": 1.0, "6": -1.0, "7": -1.0}
