@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -52,10 +52,15 @@ class Request:
 
 @dataclass(eq=False)
 class Prompt:
-    """A context of this step and everybody who asked for it; they share its prefill and its row."""
+    """A context of this step and everybody who asked for it; they share its prefill and its row.
+
+    slabs: what is kept of it, its first `start` positions; the others are to be computed.
+    """
 
     context: Context
     requests: list[Request]
+    slabs: Sequence[Kept] = ()
+    start: int = 0
 
     @property
     def sampled(self) -> bool:
@@ -131,7 +136,7 @@ class Batch:
                 finished += _answer(prompt, kept.value)
                 if prompt.sampled:
                     assert kept.logits is not None
-                    self._start(prompt, self._load(prompt.context, prompt.context.length))
+                    self._start(prompt, self._load(prompt))
                     logits.append(kept.logits[None])
             if self.rows:
                 finished += self._draw(torch.cat(logits))
@@ -139,80 +144,77 @@ class Batch:
 
     # --- prompts
 
-    def _look_up(self, requests: Sequence[Request]) -> tuple[list[tuple[Prompt, Kept]], list[tuple[int, Prompt]]]:
-        """The prompts whose end is known, and the others with the first position to compute; bills what is reused."""
+    def _look_up(self, requests: Sequence[Request]) -> tuple[list[tuple[Prompt, Kept]], list[Prompt]]:
+        """The prompts whose end is known, and the others; bills what is reused."""
         ready: list[tuple[Prompt, Kept]] = []
-        missing: list[tuple[int, Prompt]] = []
+        missing: list[Prompt] = []
         for prompt in _prompts(requests):
             context = prompt.context
-            _, covered = self.store.chain(context)
+            prompt.slabs, prompt.start = self.store.chain(context)
             kept = self.store.get(context)
-            first, *others = prompt.requests
-            for request in others:
-                request.count(prompt=context.length, reused=context.length)
-            if covered == context.length and kept is not None and kept.logits is not None:
-                first.count(prompt=context.length, reused=covered)
+            if prompt.start == context.length and kept is not None and kept.logits is not None:
                 ready.append((prompt, kept))
             else:
-                start = min(covered, context.length - 1)
-                first.count(prompt=context.length, reused=start, computed=context.length - start)
-                missing.append((start, prompt))
+                prompt.start = min(prompt.start, context.length - 1)
+                missing.append(prompt)
+            first, *others = prompt.requests
+            first.count(prompt=context.length, reused=prompt.start, computed=context.length - prompt.start)
+            for request in others:
+                request.count(prompt=context.length, reused=context.length)
         return ready, missing
 
-    def _load(self, context: Context, length: int) -> Prefix:
-        """A place for a prompt with its first `length` positions in it."""
-        prefix = Prefix(self._places.take(), context.length)
-        self._prefixes.reserve(prefix.place + 1, context.length)
-        slabs, _ = self.store.chain(context)
-        self._prefixes.load(prefix.place, slabs, length)
+    def _load(self, prompt: Prompt) -> Prefix:
+        """A place for a prompt with what is kept of it."""
+        prefix = Prefix(self._places.take(), prompt.context.length)
+        self._prefixes.reserve(prefix.place + 1, prompt.context.length)
+        self._prefixes.load(prefix.place, prompt.slabs, prompt.start)
         return prefix
 
-    def _compute(
-        self, decoding: int, blocks: Sequence[Sequence[tuple[int, Prompt]]], finished: list[Request]
-    ) -> Tensor:
+    def _compute(self, decoding: int, blocks: Sequence[Sequence[Prompt]], finished: list[Request]) -> Tensor:
         """One pass over the first `decoding` rows and the missing positions of prompts; starts the rows of the new
         prompts. Returns the logits of all of these rows."""
-        prefixes: list[Prefix] = []
-        prompted: list[list[Prompted]] = []
-        for block in blocks:
-            ends = [(prompt, self._load(prompt.context, start), start) for start, prompt in block]
-            prefixes += [prefix for _, prefix, _ in ends]
-            prompted.append([Prompted(x.place, start, p.context.all_token_ids()[start:]) for p, x, start in ends])
-            tokens = prefill_tokens(prompted[-1])  # padding is written too, behind the prompt
-            self._prefixes.reserve(1, max(start for *_, start in ends) + tokens)
+        prompts = [prompt for block in blocks for prompt in block]
+        prefixes = {prompt: self._load(prompt) for prompt in prompts}
+        prompted = [
+            [Prompted(prefixes[p].place, p.start, _tail(p.context, p.start)) for p in block] for block in blocks
+        ]
+        for block in prompted:  # padding is written too, behind the prompt
+            self._prefixes.reserve(1, max(one.start for one in block) + prefill_tokens(block))
         rows = self.rows[:decoding]
         if rows:
             self._tails.reserve(decoding, max(row.length for row in rows) + 1)
         samples = [Sampled(row.prefix.place, row.prefix.length, row.length, row.token) for row in rows]
         work = Pass(samples, prompted, self._prefixes, self._tails, self.network.shape.groups)
-        logits, values = self.network.forward(work, with_values=bool(blocks))
+        logits, computed = self.network.forward(work, with_values=bool(blocks))
         for row in rows:
             row.length += 1
             row.members[0].request.decoded += 1
+        values = computed.tolist() if computed is not None else [None] * work.wanted
         wanted = list(range(decoding))
-        prompts = [prompt for block in blocks for _, prompt in block]
-        for at, (prompt, prefix) in enumerate(zip(prompts, prefixes, strict=True), start=decoding):
-            value = None if values is None else float(values[at])
-            self._keep(prefix, prompt.context, logits[at], value)
-            finished += _answer(prompt, value)
+        for at, prompt in enumerate(prompts, start=decoding):
+            self._keep(prefixes[prompt], prompt, logits[at], values[at])
+            finished += _answer(prompt, values[at])
             if prompt.sampled:
-                self._start(prompt, prefix)
+                self._start(prompt, prefixes[prompt])
                 wanted.append(at)
             else:
-                self._places.give_back(prefix.place)
-        return logits[: len(wanted)] if wanted == list(range(len(wanted))) else logits[wanted]
+                self._places.give_back(prefixes[prompt].place)
+        return logits[: len(wanted)] if wanted[-1:] == [len(wanted) - 1] else logits[wanted]
 
-    def _keep(self, prefix: Prefix, context: Context, logits: Tensor, value: float | None) -> None:
-        """Keeps the segments of a prompt that were not complete, and what is known at its end."""
+    def _keep(self, prefix: Prefix, prompt: Prompt, logits: Tensor, value: float | None) -> None:
+        """Keeps the segments of a prompt that were computed, and what is known at its end."""
+        context = prompt.context
         end = context.length
         for segment in context.segments():
             start = end - len(segment.token_ids)
-            kept = self.store.get(segment)
-            if kept is None or kept.covered < end - start:
-                kept = self._prefixes.cut(prefix.place, start, end)
-                self.store.put(segment, kept)
             if segment is context:
-                self.store.put(segment, replace(kept, logits=logits.clone(), value=value))
+                kept = self._prefixes.cut(prefix.place, start, end)
+                kept.logits, kept.value = logits.clone(), value
+                self.store.put(segment, kept)
+            elif end > prompt.start:
+                self.store.put(segment, self._prefixes.cut(prefix.place, start, end))
+            else:
+                return
             end = start
 
     def _start(self, prompt: Prompt, prefix: Prefix) -> None:
@@ -373,23 +375,34 @@ def _answer(prompt: Prompt, value: float | None) -> list[Request]:
     return [request for request in prompt.requests if request.n == 0]
 
 
-def _packed(entries: list[tuple[int, Prompt]]) -> list[list[list[tuple[int, Prompt]]]]:
+def _tail(context: Context, start: int) -> list[int]:
+    """The token ids of a prompt from position `start` on."""
+    end, parts = context.length, []
+    for segment in context.segments():
+        if end <= start:
+            break
+        end -= len(segment.token_ids)
+        parts.append(segment.token_ids[max(0, start - end) :])
+    return [token for part in reversed(parts) for token in part]
+
+
+def _packed(prompts: list[Prompt]) -> list[list[list[Prompt]]]:
     """Passes of blocks of prompts: those of a block are of similar length, so that little of it is padding, and no
     pass is too large."""
 
-    def missing(entry: tuple[int, Prompt]) -> int:
-        return entry[1].context.length - entry[0]
+    def missing(prompt: Prompt) -> int:
+        return prompt.context.length - prompt.start
 
-    passes: list[list[list[tuple[int, Prompt]]]] = []
+    passes: list[list[list[Prompt]]] = []
     room = 0
-    for entry in sorted(entries, key=missing):
-        tokens = missing(entry)
+    for prompt in sorted(prompts, key=missing):
+        tokens = missing(prompt)
         if tokens > room:
             passes.append([])
             room = PREFILL_TOKENS
         blocks = passes[-1]
         if not blocks or tokens > 2 * missing(blocks[-1][0]) + 32:
             blocks.append([])
-        blocks[-1].append(entry)
+        blocks[-1].append(prompt)
         room -= tokens
     return passes

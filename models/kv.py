@@ -12,7 +12,7 @@ import heapq
 import weakref
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -35,20 +35,22 @@ class Shape:
     value_dim: int
 
 
-@dataclass
+@dataclass(slots=True)
 class Kept:
     """What is known of a segment: keys [layers, heads, covered, dim], values alike, and, where the segment was
-    computed to its end, the logits [vocabulary] and the value there."""
+    computed to its end, the logits [vocabulary] and the value there.
+
+    covered: how many of the segment's tokens have their entries here, from the first on.
+    """
 
     keys: Tensor
     values: Tensor
     logits: Tensor | None = None
     value: float | None = None
+    covered: int = field(init=False)
 
-    @property
-    def covered(self) -> int:
-        """How many of the segment's tokens have their entries here, from the first on."""
-        return self.keys.shape[2]
+    def __post_init__(self) -> None:
+        self.covered = self.keys.shape[2]
 
 
 class ContextStore:
@@ -77,6 +79,16 @@ class ContextStore:
         kept = self._kept.pop(reference, None)
         if kept is not None:
             self.tokens -= kept.covered
+
+    def lacking(self, context: Context) -> set[Context]:
+        """The last segments of the prompt that are not covered to their ends."""
+        found: set[Context] = set()
+        for segment in context.segments():
+            kept = self._kept.get(weakref.ref(segment))
+            if kept is not None and kept.covered == len(segment.token_ids):
+                break
+            found.add(segment)
+        return found
 
     def chain(self, context: Context) -> tuple[list[Kept], int]:
         """The slabs that cover the prompt from its first token on without a gap, and how many tokens they cover.

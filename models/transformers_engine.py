@@ -188,7 +188,7 @@ class TransformersModel:
             self._pending.popleft()
             if request.cancelled:
                 continue
-            lacking = self._lacking(request.context)
+            lacking = self._batch.store.lacking(request.context)
             if request.context not in prompts and not lacking.isdisjoint(missing):  # wait for who computes it
                 later.append((request, future))
                 continue
@@ -199,16 +199,6 @@ class TransformersModel:
             self._running[request] = future
         self._pending.extendleft(reversed(later))
         return admitted
-
-    def _lacking(self, context: Context) -> set[Context]:
-        """The segments of a prompt that are not computed yet."""
-        store = self._batch.store
-        held = ((segment, store.get(segment)) for segment in context.segments())
-        return {
-            segment
-            for segment, kept in held
-            if segment.token_ids and (kept is None or kept.covered < len(segment.token_ids))
-        }
 
     def _forget_cancelled(self) -> None:
         for request in [request for request in self._running if request.cancelled]:
