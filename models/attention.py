@@ -144,31 +144,51 @@ class _Prefill:
         self._prefixes = prefixes
         device = prefixes.keys.device
         self.count, self.tokens = len(prompts), prefill_tokens(prompts)
-        self._at = torch.tensor([prompt.prefix for prompt in prompts])
+        places = torch.tensor([prompt.prefix for prompt in prompts])
         starts = torch.tensor([prompt.start for prompt in prompts])
         self.positions = starts[:, None] + torch.arange(self.tokens)  # [n, q]
-        self._width = min(round_up(int(self.positions.max()) + 1, 2 * POSITION_STEP), prefixes.positions)
-        seen = torch.arange(self._width) <= self.positions[:, :, None]
-        self._mask = seen[:, None].to(device)  # [n, 1, q, width]
-        self._write_at = prefixes.flat_index(self._at.repeat_interleave(self.tokens), self.positions.flatten()).to(
-            device
-        )
-        self._at = self._at.to(device)
+        self._width = min(round_up(int(self.positions.max()) + 1, POSITION_STEP), prefixes.positions)
+        unseen = torch.arange(self._width) > self.positions[:, :, None]
+        mask = torch.zeros(unseen.shape, dtype=prefixes.keys.dtype).masked_fill_(unseen, -torch.inf)
+        self._mask = mask[:, None, :, None].to(device)  # [n, 1, q, 1, width]
+        index = prefixes.flat_index(places.repeat_interleave(self.tokens), self.positions.flatten())
+        self._write_at, self._places = index.to(device), places.to(device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         self._prefixes.write(layer, self._write_at, keys, values)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
-        """query [n · q, heads · groups, dim] → [n · q, heads · groups · value dim]; groups stand on the query axis."""
-        keys = self._prefixes.keys[layer][:, :, : self._width].index_select(0, self._at)  # [n, heads, width, dim]
-        values = self._prefixes.values[layer][:, :, : self._width].index_select(0, self._at)
+        """query [n · q, heads · groups, dim] → [n · q, heads · groups · value dim]."""
+        keys = self._prefixes.keys[layer][:, :, : self._width].index_select(0, self._places)  # [n, heads, width, dim]
+        values = self._prefixes.values[layer][:, :, : self._width].index_select(0, self._places)
         heads = keys.shape[1]
-        groups = query.shape[1] // heads
-        query = query.view(self.count, self.tokens, heads, groups, -1).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        mask = self._mask.repeat(1, 1, groups, 1)
-        out = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scaling)
-        out = out.view(self.count, heads, groups, self.tokens, -1).permute(0, 3, 1, 2, 4)
-        return out.reshape(self.count * self.tokens, -1)
+        query = query.view(self.count, self.tokens, heads, query.shape[1] // heads, -1).transpose(1, 2)
+        product = _in_pieces if query.device.type == "cpu" else _fused
+        out = product(query, keys, values, self._mask, scaling)  # [n, heads, q, groups, value dim]
+        return out.transpose(1, 2).reshape(self.count * self.tokens, -1)
+
+
+def _in_pieces(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """Attention of queries [n, heads, q, groups, dim], some of them at a time, by sums of fixed pieces."""
+    n, heads, tokens, groups, _ = query.shape
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+    parts = []
+    for at in range(0, tokens, PIECE):
+        part = query[:, :, at : at + PIECE].reshape(n * heads, -1, query.shape[-1])  # [n · heads, q · groups, dim]
+        scores = torch.bmm(part, keys.mT).view(n, heads, -1, groups, keys.shape[1])
+        weights = torch.add(mask[:, :, at : at + PIECE], scores, alpha=scaling).softmax(-1)
+        parts.append(
+            _weighted(weights.view(n * heads, -1, keys.shape[1]), values).view(n, heads, -1, groups, values.shape[-1])
+        )
+    return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
+
+
+def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """The same by the fused kernel, the groups on the query axis."""
+    n, heads, tokens, groups, _ = query.shape
+    mask = mask.expand(n, 1, tokens, groups, -1).flatten(2, 3)
+    out = functional.scaled_dot_product_attention(query.flatten(2, 3), keys, values, attn_mask=mask, scale=scaling)
+    return out.view(n, heads, tokens, groups, -1)
 
 
 def prefill_tokens(prompts: Sequence[Prompted]) -> int:

@@ -234,6 +234,7 @@ class Batch:
         ]
         prefix.rows += 1
         self.rows.append(Row(members, prefix))
+        self._tails.reserve(len(self.rows), 1)
 
     # --- samples
 

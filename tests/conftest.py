@@ -58,7 +58,7 @@ def sentencepiece_like_tokenizer():
     )
 
 
-def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: int = 0):
+def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: int = 0, key_value_heads: int = 2):
     """A tiny random causal model of a family (llama, qwen2, qwen3, mistral), larger weights than at birth so that its
     distributions are not flat."""
     import torch
@@ -71,7 +71,7 @@ def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: in
         intermediate_size=96,
         num_hidden_layers=2,
         num_attention_heads=4,
-        num_key_value_heads=2,
+        num_key_value_heads=key_value_heads,
         head_dim=16,
         max_position_embeddings=positions,
         bos_token_id=None,
@@ -89,7 +89,13 @@ def random_model(family: str, vocab_size: int, *, positions: int = 512, seed: in
 
 
 def save_model_folder(
-    folder: Path, family: str = "llama", *, positions: int = 512, seed: int = 0, tokenizer=None
+    folder: Path,
+    family: str = "llama",
+    *,
+    positions: int = 512,
+    seed: int = 0,
+    tokenizer=None,
+    key_value_heads: int = 2,
 ) -> Path:
     """A model folder on disk: weights, tokenizer, value head."""
     import torch
@@ -97,7 +103,7 @@ def save_model_folder(
     from models.value_head import ValueHead, save_value_head
 
     tokenizer = tokenizer or byte_level_tokenizer()
-    model = random_model(family, len(tokenizer), positions=positions, seed=seed)
+    model = random_model(family, len(tokenizer), positions=positions, seed=seed, key_value_heads=key_value_heads)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(seed + 1)

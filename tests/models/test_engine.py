@@ -123,6 +123,57 @@ async def test_evicted_prefixes_are_computed_again_with_the_same_result(model_fo
         assert value == pytest.approx(other_value, abs=1e-5)
 
 
+@pytest.mark.parametrize("key_value_heads", [1, 2, 4])
+async def test_the_sums_over_long_prompts_do_not_depend_on_the_batch(tmp_path: Path, key_value_heads: int) -> None:
+    """Multi-query, grouped and plain heads; prompts longer than what libraries sum in one piece."""
+    engine = TransformersModel.load(save_model_folder(tmp_path, key_value_heads=key_value_heads))
+    long = [PROMPT * (1 + index % 9) + str(index) for index in range(12)]
+    params = [Sampling(1.0, max_tokens=20 + 9 * index, key=(index,)) for index in range(12)]
+
+    async def sampled(index: int) -> Expansion:
+        return await engine.sample(Context(None, engine.encode_prompt(long[index])), 1 + index % 5, params[index])
+
+    alone = [strip(await sampled(index)) for index in range(12)]
+    assert [strip(one) for one in await asyncio.gather(*(sampled(index) for index in range(12)))] == alone
+
+
+OTHER_FAMILIES = ["olmo2", "granite", "gemma", "phi3", "starcoder2", "gpt_neox", "qwen3_moe", "cohere"]
+
+
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+async def test_architectures_without_a_short_way_go_through_transformers(tmp_path: Path, family: str) -> None:
+    folder = save_model_folder(tmp_path, family)
+    engine, model = TransformersModel.load(folder), plain(folder)
+    (eos,) = engine._batch.eos
+    root = Context(None, engine.encode_prompt(PROMPT))
+    first = await engine.sample(root, 3, WARM)
+    child = Context(first.samples[0].context, engine.encode("\n5\n"))
+    second = await engine.sample(child, 2, WARM)
+    for context, samples in ((root, first.samples), (child, second.samples)):
+        for sample in samples:
+            ended = (eos,) if sample.finish == "eos" else ()
+            assert sample.logprob == pytest.approx(logprob_of(model, context, sample.token_ids + ended), abs=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+async def test_the_short_way_and_transformers_agree(
+    tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model_folder(tmp_path, family)
+    short = await expansions(TransformersModel.load(folder), 6, 6)
+    monkeypatch.setattr("models.network.supports", lambda model: False)
+    for one, other in zip(short, await expansions(TransformersModel.load(folder), 6, 6), strict=True):
+        assert one.value == pytest.approx(other.value, abs=1e-5)
+        assert [sample.token_ids for sample in one.samples] == [sample.token_ids for sample in other.samples]
+
+
+async def test_samples_of_one_token(model_folder: Path) -> None:
+    engine, model = TransformersModel.load(model_folder), plain(model_folder)
+    root = Context(None, engine.encode_prompt(PROMPT))
+    for sample in (await engine.sample(root, 4, Sampling(1.0, max_tokens=1, key=(3,)))).samples:
+        assert sample.logprob == pytest.approx(logprob_of(model, root, sample.token_ids), abs=1e-3)
+
+
 async def test_entries_are_freed_when_nobody_holds_the_context(model_folder: Path) -> None:
     engine = TransformersModel.load(model_folder)
     root = Context(None, engine.encode_prompt(PROMPT))
