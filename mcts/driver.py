@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mcts.budget import SharedBudget
 from mcts.config import Config, UserError
 from mcts.expansion import Counts, Expander, Grader, Watcher
 from mcts.files import SCHEMA, Question, TreeWriter
@@ -24,6 +25,7 @@ class Solver:
     """Everything that a search needs, and the solving of one question.
 
     meta: what is written beside every tree (model, versions). watcher: called for each new node.
+    shared: what questions leave of their budgets, where `budget_block` says so.
     """
 
     config: Config
@@ -34,6 +36,7 @@ class Solver:
     seed: int = 0
     meta: dict[str, Any] = field(default_factory=dict)
     watcher: Watcher | None = None
+    shared: SharedBudget | None = None
 
     async def solve(self, question: Question) -> dict[str, Any]:
         """The record of a question: the item, its tree(s), the prediction and what it cost."""
@@ -55,18 +58,39 @@ class Solver:
     async def _search(self, question: Question, run: int, prompt: Context) -> _Run:
         expander = self._expander(question, run)
         search = Search(expander, expander.root(question.text, prompt), question.answers, self.grader)
-        timed_out = False
-        try:
-            async with asyncio.timeout(self.config.max_total_time):
-                await SEARCHES[self.config.mode](search)
-        except TimeoutError:
-            timed_out = True
+        left = await self._run(search, self.config.max_total_time)
+        budget = None
+        if self.shared is not None:
+            left, budget = await self._settle(question.index, search, left)
         result = self._record(question, search)
         candidates = [Candidate(node.final_answer, node.value, node.tag, run) for node in search.solutions]
         for node in walk(search.root):
             node.release()
             node.parent = None  # no cycle: the memory goes at once
-        return _Run(result, candidates, expander.counts, timed_out)
+        return _Run(result, candidates, expander.counts, left <= 0, search.stopped, budget)
+
+    async def _run(self, search: Search, seconds: float) -> float:
+        """Searches for at most `seconds`; what is left of them, 0 where they did not suffice."""
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(seconds):
+                await SEARCHES[self.config.mode](search)
+        except TimeoutError:
+            return 0.0
+        return max(1e-3, seconds - (time.monotonic() - started))
+
+    async def _settle(self, index: int, search: Search, seconds: float) -> tuple[float, dict[str, Any]]:
+        """Hands in what the search left of its budget; one that is still open goes on with its share, for `seconds`.
+        Returns the seconds left then, and what is written down of it."""
+        assert self.shared is not None
+        unspent = search.budget - search.expander.counts.simulations
+        still_open = seconds > 0 and not unspent and not search.root.closed
+        self.shared.settle(index, unspent, still_open)
+        share = await self.shared.share(index) if still_open else 0
+        if share:
+            search.budget += share
+            seconds = await self._run(search, seconds)
+        return seconds, {"unspent": unspent, "still_open": still_open, "share": share}
 
     def _usage(self, prompt: Context) -> Usage:
         report = getattr(self.model, "usage", None)
@@ -119,6 +143,8 @@ class Solver:
             "seed": self.seed,
             **self.meta,
             "timed_out": any(run.timed_out for run in runs),
+            **({"stopped": stopped} if (stopped := [run.stopped for run in runs if run.stopped]) else {}),
+            **({"budget": runs[0].budget} if runs[0].budget else {}),
             **counts,
             "wall_seconds": round(seconds, 6),
         }
@@ -130,6 +156,8 @@ class _Run:
     candidates: list[Candidate]
     counts: Counts
     timed_out: bool
+    stopped: str | None
+    budget: dict[str, Any] | None
 
 
 async def solve_all(
@@ -139,7 +167,7 @@ async def solve_all(
 
     `questions` is read as slots come free, so memory is bounded by what is in flight. The first error stops all.
     """
-    source: Iterator[Question] = iter(questions)
+    source = _entering(questions, solver.shared)
     running: dict[asyncio.Task[dict[str, Any]], Question] = {}
     try:
         while True:
@@ -156,6 +184,23 @@ async def solve_all(
         await asyncio.gather(*running, return_exceptions=True)
 
 
+def _entering(questions: Iterable[Question], shared: SharedBudget | None) -> Iterator[Question]:
+    """`questions`, each once the next one is known: a shared budget has to hear when a block is whole."""
+    upcoming: Question | None = None
+    for question in questions:
+        if shared is not None:
+            shared.enter(question.index)
+            if upcoming is not None:
+                yield upcoming
+            upcoming = question
+        else:
+            yield question
+    if shared is not None:
+        shared.close()
+    if upcoming is not None:
+        yield upcoming
+
+
 async def run_file(
     solver: Solver,
     questions: Iterable[Question],
@@ -164,6 +209,10 @@ async def run_file(
     tick: Callable[[dict[str, Any]], None],
 ) -> None:
     """Solves what `writer` does not hold yet; every record is on disk before `tick` hears of it."""
+    if solver.config.budget_block:
+        solver.shared = SharedBudget(solver.config.budget_block)
+        for index, budget in writer.budgets.items():
+            solver.shared.settle(index, budget["unspent"], budget["still_open"])
     missing = (question for question in questions if not _is_done(question, writer))
     async for question, record in solve_all(solver, missing, in_flight):
         writer.append(question.index, record)

@@ -118,6 +118,7 @@ class TreeWriter:
         self.fingerprint = fingerprint
         self.done: dict[int, str] = {}  # question index → its text
         self.seed: int | None = None
+        self.budgets: dict[int, dict[str, Any]] = {}  # what finished questions left to their block, where it is shared
         self._file: IO[bytes] | None = None
         self._lines: list[tuple[int, int, int]] = []  # index of the question, where its line begins, its bytes
         self._size = 0
@@ -160,6 +161,8 @@ class TreeWriter:
             raise UserError(f"{where}: written with another configuration or model; choose another --output")
         self._note(index, question, len(line))
         self.seed = seed
+        if "budget" in meta:
+            self.budgets[index] = meta["budget"]
 
     def append(self, index: int, record: Mapping[str, Any]) -> None:
         """Writes a finished question; it is on disk (in the system's cache) on return."""
