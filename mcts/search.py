@@ -243,6 +243,7 @@ def _back_up(search: Search, simulation: Simulation, children: list[Node]) -> No
             backup(child, 0.0)
         elif child.value != NOT_EVALUATED:  # of a search that was stopped meanwhile it may be
             backup(child, child.value)
+    leaf.release()  # it is expanded once; its children hold what they build upon
     for child in children:
         if child.terminal or leaf.closed:  # the branch may have been given up meanwhile
             child.close()

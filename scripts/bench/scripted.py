@@ -65,3 +65,42 @@ class NoCode:
 def solver(model: Any, interpreter: Any, **keys: object) -> Solver:
     config = Config.model_validate(KEYS | keys)
     return Solver(config, model, make_markup("react_sft", "\n"), interpreter, None, 0, {"fingerprint": "bench"})
+
+
+class Scripted:
+    """`LanguageModel` without latency that is a pure function of the prompt's text, so that another schedule of the
+    same search sees the same steps and values. Two steps in three compute, and build on variables of earlier ones."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    @staticmethod
+    def step(prompt: str, index: int) -> tuple[str, float]:
+        """The text of sample `index` and its log-probability."""
+        drawn = random.Random(f"{index} {prompt}")
+        depth, logprob = prompt.count("</step>"), -drawn.uniform(2, 12)
+        if drawn.random() < 0.05 * depth:
+            return f"<step>\n<p>\nDone.\n</p>\n<p>\nFinal Answer: ${drawn.choice('789')}$\n</p>", logprob
+        earlier = f"x{depth - 1} + " if depth else ""
+        return code_step(f"x{depth} = {earlier}{drawn.randrange(99)}\nprint(x{depth})"), logprob
+
+    @staticmethod
+    def value(prompt: str) -> float:
+        return random.Random(prompt).uniform(-1, 1)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        self._texts.append(text)
+        return (len(self._texts) - 1,)
+
+    def text(self, context: Context) -> str:
+        return "".join(self._texts[token] for token in context.all_token_ids())
+
+    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
+        prompt = self.text(context)
+        drawn = [self.step(prompt, index) for index in range(n)]
+        return Expansion(
+            self.value(prompt), tuple(Sample(self.encode(text), text, logprob, "stop") for text, logprob in drawn)
+        )
+
+    async def evaluate(self, context: Context) -> float:
+        return self.value(self.text(context))
