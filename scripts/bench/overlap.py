@@ -3,7 +3,7 @@
 python -m scripts.bench.overlap [--json FILE]
 
 A simulated 7B model (20 ms a decoding step, samples of 20 to 60 tokens) and snippets that sleep 1 to 2,000 ms, drawn
-at random, in the real interpreter. Two loads, so that each limit binds once: room for 20 samples in a step (the engine
+at random. Two loads, so that each limit binds once: room for 20 samples in a step (the engine
 is the limit), and room for all (the slowest question is the limit). The bar is 1.1.
 """
 
@@ -14,24 +14,20 @@ import time
 
 from mcts.driver import solve_all
 from mcts.files import Question
-from mcts.interpreter import ForkInterpreter
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
-from scripts.bench.simulated import SimulatedModel
-
-SNIPPETS_AT_ONCE = 512  # they sleep, so they need no core
+from scripts.bench.simulated import SimulatedModel, SleepingInterpreter
 
 
 async def run(questions: int, iterations: int, max_rows: int) -> tuple[float, SimulatedModel]:
-    """Wall seconds of all questions at once, the interpreter's start left out."""
+    """Wall seconds of all questions at once."""
     model = SimulatedModel(max_rows)
-    async with ForkInterpreter(workers=SNIPPETS_AT_ONCE, max_states=4096, preload=()) as interpreter:
-        solver = scripted.solver(model, interpreter, iterations=iterations)
-        asked = [Question(i, {"question": f"Question {i}"}, "") for i in range(questions)]
-        started = time.perf_counter()
-        async for _ in solve_all(solver, asked, questions):
-            pass
-        return time.perf_counter() - started, model
+    solver = scripted.solver(model, SleepingInterpreter(), iterations=iterations)
+    asked = [Question(i, {"question": f"Question {i}"}, "") for i in range(questions)]
+    started = time.perf_counter()
+    async for _ in solve_all(solver, asked, questions):
+        pass
+    return time.perf_counter() - started, model
 
 
 def compare(name: str, questions: int, iterations: int, max_rows: int) -> Claim:

@@ -7,10 +7,21 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
+from mcts.interpreter import Execution, State
 from mcts.model import Context, Expansion, Sampling
 from scripts.bench import scripted
 
 STEP_SECONDS = 0.020
+
+
+class SleepingInterpreter:
+    """`Interpreter` whose snippets, sleep(SECONDS), take as long as they say and no core, any number at a time. What
+    the real one costs is measured in interpreter.py and lockstep.py."""
+
+    async def run(self, state: State | None, code: str) -> Execution:
+        seconds = float(code.partition("sleep(")[2].partition(")")[0])
+        await asyncio.sleep(seconds)
+        return Execution("done", None, seconds, False)
 
 
 @dataclass
@@ -53,7 +64,7 @@ class SimulatedModel:
         self.chains[question] = self.chains.get(question, 0.0) + chain
         await self._decode(lengths)
         samples = [
-            scripted.sample(scripted.code_step(f"import time\ntime.sleep({seconds:.3f})\nprint({index})"), -length / 5)
+            scripted.sample(scripted.code_step(f"sleep({seconds:.3f})  # {index}"), -length / 5)
             for index, (seconds, length) in enumerate(zip(sleeps, lengths, strict=True))
         ]
         return Expansion(drawn.uniform(-1, 1), tuple(samples))
