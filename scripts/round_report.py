@@ -53,7 +53,7 @@ def read_row(name: str, path: Path) -> Row:
 def read_rows(output: Path, rounds: Sequence[str]) -> list[Row]:
     """The finished evaluations of all rounds, in order."""
     done = [(name, one) for name in rounds for one in sorted((output / name / "evaluate").glob("*.done"))]
-    paths = [(name, one.with_suffix(".jsonl")) for name, one in done if not one.stem.endswith(".sampled")]
+    paths = [(name, one.with_suffix(".jsonl")) for name, one in done if "." not in one.stem]
     return [read_row(name, path) for name, path in paths]
 
 
@@ -99,6 +99,17 @@ def cards(output: Path, rounds: Sequence[str]) -> list[list[str]]:
     return found
 
 
+def siblings(output: Path, rounds: Sequence[str]) -> list[list[str]]:
+    """How well each round's value head ranks siblings, on the same trees."""
+    found = []
+    for name in rounds:
+        for path in sorted((output / name / "evaluate").glob("*.siblings.json")):
+            kinds = json.loads(path.read_text(encoding="utf-8"))
+            aucs = [f"{one['auc']:.3f} ({one['pairs']})" if one["pairs"] else "–" for one in kinds.values()]
+            found.append([name, path.name.partition(".")[0], *aucs])
+    return found
+
+
 def write_report(output: Path, rounds: Sequence[str]) -> None:
     """Writes report.md and report.json about what is finished so far."""
     rows = read_rows(output, rounds)
@@ -111,7 +122,12 @@ def write_report(output: Path, rounds: Sequence[str]) -> None:
         ("round", "questions", "with a correct path", "distinct correct", "distinct wrong", "correct taken",
          "wrong taken", "pairs", "seconds"), cards(output, rounds),
     )  # fmt: skip
-    text = f"# Rounds of {output.name}\n\nCosts are means a question.\n\n{results}\n\n{tests}\n\n{made}\n"
+    ranked = table(
+        ("round", "trees", "AUC of final answers (pairs)", "of inner steps", "of all siblings"),
+        siblings(output, rounds),
+    )
+    tables = "\n\n".join((results, tests, made, ranked))
+    text = f"# Rounds of {output.name}\n\nCosts are means a question.\n\n{tables}\n"
     data = [{**vars(row), "accuracy": sum(row.right.values()) / len(row.right)} for row in rows]
     for name, content in (("report.md", text), ("report.json", json.dumps(data, indent=1) + "\n")):
         unfinished = output / f"{name}.unfinished"

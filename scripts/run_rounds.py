@@ -44,7 +44,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 class Evaluation(BaseModel):
     """A row of the report. set: overrides of the configuration; n: the first n held-out questions (0: all);
-    rerank: the answers of several runs are decided by the value head (OVM) instead of a vote."""
+    rerank: the answers of several runs are decided by the value head (OVM) instead of a vote. siblings: the trees are
+    made once, by the model of the first round that asks for them, and every round's value head ranks their siblings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -52,6 +53,7 @@ class Evaluation(BaseModel):
     set: dict[str, Any] = {}
     n: int = Field(0, ge=0)
     rerank: bool = False
+    siblings: bool = False
 
 
 class RoundKeys(BaseModel):
@@ -136,6 +138,7 @@ class Runner:
         if len({one.name for one in self.rounds}) < len(self.rounds):
             raise UserError("rounds: two rounds have the same name")
         self.models: dict[str, Path] = {"start": Path(self.keys.start), "previous": Path(self.keys.start)}
+        self.siblings: dict[str, Path] = {}
         self.searched = 0
 
     def run(self) -> None:
@@ -216,11 +219,22 @@ class Runner:
         keys = {"seed": 0, **evaluation.set, "model_dir": str(model)}
         command = ["python", "solver_demo.py", "--custom_cfg", evaluation.config, *overrides(keys)]
         command += ["--qaf", one.held_out, *(["--limit", str(evaluation.n)] if evaluation.n else [])]
+        if evaluation.siblings:
+            self._rank_siblings(folder, name, model, command)
+            return
         sampled = folder / f"{name}.sampled.jsonl" if evaluation.rerank else trees
         self._stage(folder, sampled.stem, [*command, "--output", str(sampled)])
         if evaluation.rerank:
             rerank = ["python", "scripts/rerank.py", "--model", str(model), "--trees", str(sampled)]
             self._stage(folder, name, [*rerank, "--output", str(trees)], clean=[trees])
+
+    def _rank_siblings(self, folder: Path, name: str, model: Path, search: list[str]) -> None:
+        trees = self.siblings.setdefault(name, folder / f"{name}.trees.jsonl")
+        if trees.parent == folder:
+            self._stage(folder, trees.stem, [*search, "--output", str(trees)])
+        result = folder / f"{name}.siblings.json"
+        rank = ["python", "scripts/rank_siblings.py", "--trees", str(trees), "--model", str(model)]
+        self._stage(folder, f"{name}.siblings", [*rank, "--json", str(result)])
 
     # --- a stage
 

@@ -25,7 +25,7 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
         "prepare": [f"{sys.executable} -m models.tiny.prepare --seed 3 --output {{output}}/data --demonstrations 40 "
                     "--questions 9"],
         "questions": "{output}/data/questions.jsonl", "questions_per_round": 4,
-        "search": "configs/tiny/mcts_train.yaml", "search_set": {"iterations": 6, "batch_size": 2},
+        "search": "configs/tiny/rollouts.yaml", "search_set": {"batch_size": 2}, "method": "ovm",
         "train": "configs/train/tiny.yaml",
         "train_set": {"updates": 6, "save_every": 2, "batch_size": 4, "tensorboard": False,
                       "replay": ["{output}/data/demonstrations.jsonl"]},
@@ -109,7 +109,7 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
 
 
 def test_other_keys_are_not_mixed_in(whole: Path) -> None:
-    config = write_config(whole.parent / "other.yaml", whole, search_set={"iterations": 7})
+    config = write_config(whole.parent / "other.yaml", whole, search_set={"temperature": 0.9})
     done = run(config)
     assert done.returncode == 2 and "search.done" in done.stderr and "other keys" in done.stderr
 

@@ -245,13 +245,8 @@ def _columns(rows: Sequence[Sequence[float]], count: int, types: Sequence[torch.
     return [torch.tensor(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
 
 
-def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
-    """A batch of all sequences of some units; `shared` puts each unit into one row with shared prefixes.
-
-    An empty batch has one row of padding, so that every process has something to send through the network.
-    """
-    layout = _arrange(units, shared)
-    trees = layout.trees or [Tree()]
+def blank_batch(trees: Sequence[Tree]) -> Batch:
+    """The tokens of some trees, one a row, of which nothing is asked."""
     length = -(-max(1, *(len(tree.tokens) for tree in trees)) // LENGTH_STEP) * LENGTH_STEP
     token_ids = torch.zeros(len(trees), length, dtype=torch.long)  # [B, T]
     positions = torch.zeros(len(trees), length, dtype=torch.long)  # [B, T]
@@ -261,15 +256,28 @@ def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
     mask = None
     if any(tree.branched for tree in trees):
         mask = torch.from_numpy(np.stack([tree.ancestors(length) for tree in trees]))[:, None]  # [B, 1, T, T]
+    whole, real = torch.zeros(0, dtype=torch.long), torch.zeros(0)
+    pairs = torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, 2)
+    return Batch(token_ids, positions, mask, whole, whole, real, whole, real, real, whole, whole, whole, *pairs)
+
+
+def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
+    """A batch of all sequences of some units; `shared` puts each unit into one row with shared prefixes.
+
+    An empty batch has one row of padding, so that every process has something to send through the network.
+    """
+    layout = _arrange(units, shared)
+    blank = blank_batch(layout.trees or [Tree()])
+    length = blank.token_ids.shape[1]
     whole, real = torch.long, torch.float32
     policy = [(row * length + at, token, weight) for (row, at, token), weight in layout.policy.items()]
     value = [(row * length + at, target, weight) for (row, at, target), weight in layout.value.items()]
     scored = [(row * length + at, token, side) for row, at, token, side in layout.scored]
     ends = [[row * length + at for row, at in pair] for pair in layout.ends]
     return Batch(
-        token_ids,
-        positions,
-        mask,
+        blank.token_ids,
+        blank.positions,
+        blank.mask,
         *_columns(policy, 3, (whole, whole, real)),
         *_columns(value, 3, (whole, real, real)),
         *_columns(scored, 3, (whole, whole, whole)),

@@ -6,7 +6,7 @@ from math import isclose
 
 import pytest
 
-from eval.scores import AVG10, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote, wilson
+from eval.scores import AVG10, accuracy, avg_at_10, by_group, mcnemar, mean_score, pass_at_k, vote, wilson
 
 
 def test_an_undecided_answer_is_counted_apart_and_is_never_right():
@@ -59,3 +59,12 @@ def test_avg_at_10_is_the_mean_of_seven_figures():
     assert round(avg_at_10(figures), 1) == 76.9
     with pytest.raises(ValueError, match="mawps"):
         avg_at_10({name: 1.0 for name in AVG10 if name != "mawps"})
+
+
+def test_mcnemar_counts_what_only_one_of_two_solves():
+    first, second = [True] * 9 + [False, True, True], [False] * 9 + [True, True, True]
+    only_first, only_second, p = mcnemar(first, second)
+    assert (only_first, only_second) == (9, 1)
+    assert p == pytest.approx(2 * (1 + 10) / 2**10)
+    assert mcnemar([True, False], [True, False]) == (0, 0, 1.0)
+    assert mcnemar([True, False], [False, True])[2] == 1.0

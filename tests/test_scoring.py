@@ -1,0 +1,79 @@
+"""Values of whole trees in one pass: the engine's own values, reranking, the ranking of siblings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcts.model import Context
+from mcts.tree import Node, to_record, walk
+from models.training.score import Scorer
+from models.transformers_engine import TransformersModel
+from scripts.rank_siblings import pairs, truths
+from tests.conftest import write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def grown(tag: str, parent: Node | None, ids: tuple[int, ...], answer: str = "", reward: float | None = None) -> Node:
+    node = Node(tag, parent, tag.count("."), token_ids=ids, final_answer=answer, terminal=bool(answer), reward=reward)
+    if parent is not None:
+        parent.children.append(node)
+    return node
+
+
+def two_trees() -> list[Node]:
+    roots = []
+    for run in range(2):
+        root = grown("0", None, (5, 6, 7))
+        first = grown("0.0", root, (8, 9))
+        grown("0.1", root, (8, 40 + run), "2", -1.0)
+        grown("0.0.0", first, (11, 12, 13), "1", 1.0)
+        grown("0.0.1", first, (11, 30), "3", -1.0)
+        roots.append(root)
+    return roots
+
+
+async def test_scores_are_the_values_of_the_engine(model_folder: Path) -> None:
+    engine, roots = TransformersModel.load(model_folder), two_trees()
+    for root, values in zip(roots, Scorer(model_folder).values(roots), strict=True):
+        assert values.keys() == {node.tag for node in walk(root)}
+        for node in walk(root):
+            ids = [token for one in (root, *node.path()) for token in one.token_ids]
+            assert values[node.tag] == pytest.approx(await engine.evaluate(Context(None, tuple(ids))), abs=1e-5)
+
+
+def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, tmp_path: Path) -> None:
+    roots = two_trees()
+    react, *runs = [to_record(root, searched=False) for root in roots]
+    write_jsonl(tmp_path / "t.jsonl", [{"question": "q", "answer": "1", "react": react, "runs": runs, "meta": {}}])
+    command = [sys.executable, "scripts/rerank.py", "--trees", str(tmp_path / "t.jsonl"), "--model", str(model_folder)]
+    output = tmp_path / "out.jsonl"
+    done = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(output.read_text())
+    scores = [
+        (values[node.tag], node.final_answer, node.tag)
+        for root, values in zip(roots, Scorer(model_folder).values(roots), strict=True)
+        for node in walk(root)
+        if node.answered
+    ]
+    best = max(scores)
+    assert record["prediction"]["final_answer"] == best[1] and record["prediction"]["tag"] == best[2]
+    assert record["prediction"]["correct"] is (best[1] == "1") and record["prediction"]["candidates"] == 6
+    assert record["react"]["0.0.0"]["value"] == pytest.approx(Scorer(model_folder).values(roots)[0]["0.0.0"], abs=1e-6)
+    again = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 2 and "exists already" in again.stderr
+
+
+def test_siblings_are_ranked_by_what_was_found_below_them() -> None:
+    root, _ = two_trees()
+    assert truths(root) == {"0.0.1": -1, "0.0.0": 1, "0.1": -1, "0.0": 0, "0": pytest.approx(-1 / 3)}
+    right = dict.fromkeys(truths(root), 0.0) | {"0.0": 0.5, "0.0.0": 0.9}
+    assert sorted(pairs(root, right)) == [("final answers", 1.0), ("inner steps", 1.0)]
+    wrong = dict.fromkeys(truths(root), 0.0) | {"0.1": 0.5}
+    assert sorted(pairs(root, wrong)) == [("final answers", 0.5), ("inner steps", 0.0)]
