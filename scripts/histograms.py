@@ -1,0 +1,99 @@
+"""Histograms of Q values, as PNG: inner steps on training trees, and steps on held-out trees split by right and wrong.
+
+python scripts/histograms.py --training TREES.jsonl... --held-out TREES.jsonl... --output DIR
+
+One panel a file; training trees come from MCTS with known answers, held-out trees from MCTS whose predictions were
+graded.
+Needs matplotlib (requirements-dev.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mcts.config import UserError
+from mcts.files import read_tree_lines
+from mcts.tree import Node, from_record, walk
+from scripts.assembly import run_command
+
+BINS = 40
+
+
+def inner_q(root: Node) -> list[float]:
+    """Q of every visited step that is no leaf."""
+    return [node.q_value for node in walk(root) if node.parent is not None and node.children and node.visit_count]
+
+
+def path_q(root: Node, tag: str) -> list[float]:
+    """Q of every step on the path to the prediction."""
+    leaf = next(node for node in walk(root) if node.tag == tag)
+    return [node.q_value for node in leaf.path() if node.visit_count]
+
+
+def training_values(path: Path) -> dict[str, list[float]]:
+    roots = (from_record(record["react"]) for _, record in read_tree_lines(path))
+    return {"inner steps": [q for root in roots for q in inner_q(root)]}
+
+
+def held_out_values(path: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {"right": [], "wrong": []}
+    for _, record in read_tree_lines(path):
+        prediction = record.get("prediction")
+        if prediction is not None and prediction.get("correct") is not None:
+            found["right" if prediction["correct"] else "wrong"] += path_q(
+                from_record(record["react"]), prediction["tag"]
+            )
+    return found
+
+
+def draw(panels: Sequence[tuple[str, dict[str, list[float]]]], title: str, output: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3), squeeze=False, sharey=True)
+    for axis, (name, groups) in zip(axes[0], panels, strict=True):
+        for label, values in groups.items():
+            axis.hist(values, BINS, (-1, 1), density=True, alpha=0.6, label=f"{label}, n = {len(values)}")
+        axis.set(title=name, xlabel="Q")
+        axis.legend(fontsize=7)
+    axes[0][0].set_ylabel("density")
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(output, dpi=110)
+    pyplot.close(figure)
+
+
+def named(paths: Sequence[Path], read: Any) -> list[tuple[str, dict[str, list[float]]]]:
+    panels = [(f"{path.parent.name}/{path.stem}", read(path)) for path in paths]
+    if empty := [name for name, groups in panels if not any(groups.values())]:
+        raise UserError(f"{empty[0]}: no Q value in it; expected trees of MCTS")
+    return panels
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--training", type=Path, nargs="+", default=[])
+    parser.add_argument("--held-out", type=Path, nargs="+", default=[])
+    parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for paths, read, name, title in (
+        (arguments.training, training_values, "q_training.png", "Q of inner steps, training problems"),
+        (arguments.held_out, held_out_values, "q_held_out.png", "Q of the steps of predictions, held-out problems"),
+    ):
+        if paths:
+            draw(named(paths, read), title, arguments.output / name)
+            print(arguments.output / name)
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
