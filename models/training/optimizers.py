@@ -19,6 +19,8 @@ def make_optimizers(module: nn.Module, settings: TrainSettings) -> list[torch.op
             raise UserError("optimizer muon+adamw: adapters are low-rank factors, not whole matrices; use adamw")
         matrices = [one for name, one in named if one.ndim == 2 and ".layers." in name]
         named = [(name, one) for name, one in named if not (one.ndim == 2 and ".layers." in name)]
+        if not matrices:
+            raise UserError("optimizer muon+adamw: this model names no matrices under layers; use adamw")
         optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_learning_rate, weight_decay=0.0))
     decayed = [one for name, one in named if one.ndim >= 2 and not name.startswith("head.")]
     spared = [one for name, one in named if one.ndim < 2 or name.startswith("head.")]
