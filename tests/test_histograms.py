@@ -1,0 +1,35 @@
+"""Histograms of Q values from saved trees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from mcts.tree import Node, to_record
+from scripts.histograms import held_out_values, training_values
+from tests.conftest import write_jsonl
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def row(correct: bool) -> dict:
+    root = Node()
+    inner = Node("0.0", root, 1, visit_count=4, value_sum=2.0)
+    leaf = Node("0.0.0", inner, 2, visit_count=1, value_sum=-1.0, final_answer="1", terminal=True)
+    root.children, inner.children = [inner], [leaf]
+    return {"react": to_record(root, searched=True), "prediction": {"tag": "0.0.0", "run": 0, "correct": correct}}
+
+
+def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
+    trees = write_jsonl(tmp_path / "t.jsonl", [row(True), row(False)])
+    assert training_values(trees) == {"inner steps": [0.5, 0.5]}
+    assert held_out_values(trees) == {"right": [0.5, -1.0], "wrong": [0.5, -1.0]}
+    command = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
+    done = subprocess.run([*command, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "png").iterdir()} == {"q_training.png", "q_held_out.png"}
+    (tmp_path / "empty.jsonl").write_text('{"react": {"0": {"text": ""}}}\n')
+    command = [sys.executable, "scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
+    refused = subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 2 and "no Q value" in refused.stderr
