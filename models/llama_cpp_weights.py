@@ -133,7 +133,7 @@ class OwnVocabulary:
     """The tokenizer inside a GGUF file, with the interface that `Tokenizer` wraps."""
 
     def __init__(self, weights: Weights) -> None:
-        self.lib, self.vocab = weights.lib, weights.vocab
+        self.lib, self.vocab, self.size = weights.lib, weights.vocab, weights.vocab_size
 
     def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
         data = text.encode()

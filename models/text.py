@@ -24,6 +24,12 @@ class Tokenizer:
         self._anchor_text: str = self._text(self._anchor)
         self._pieces: dict[int, str] = {}
 
+    @property
+    def size(self) -> int:
+        """The largest token id + 1."""
+        vocabulary = getattr(self._tokenizer, "get_vocab", None)
+        return int(self._tokenizer.size) if vocabulary is None else max(vocabulary().values()) + 1
+
     def _ids(self, text: str, special: bool = False) -> list[int]:
         if self._backend is not None:
             return list(self._backend.encode(text, add_special_tokens=special).ids)

@@ -230,6 +230,19 @@ def _check(args: dict[str, Any]) -> None:
             raise UserError(f"engine_args: vLLM has no {key!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
 
 
+def _config(folder: Path) -> dict[str, Any]:
+    """A model's config.json, with what the value head needs to know. Raises UserError."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        architectures, sizes = config["architectures"], (config["vocab_size"], config["hidden_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a causal language model's: {type(error).__name__} {first_line(error)}") from None
+    if not architectures or not isinstance(architectures, list) or not all(type(size) is int for size in sizes):
+        raise UserError(f"{path}: expected a list of architectures, and numbers vocab_size and hidden_size")
+    return dict(config)
+
+
 def _on_cpu() -> bool:
     from vllm.platforms import current_platform
 
@@ -242,8 +255,8 @@ def _overrides(folder: Path, tokenizer: Any, value_token_id: int | None) -> dict
         from arbor_value_head import hf_overrides
     except ImportError:
         raise UserError("the vLLM plugin is not installed: pip install ./vllm_plugin") from None
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    hidden, inputs = config.get("hidden_size"), load_value_head(folder).summary.in_features
+    config = _config(folder)
+    hidden, inputs = config["hidden_size"], load_value_head(folder).summary.in_features
     if hidden != inputs:
         raise UserError(f"{folder}: the value head is for another model: {inputs} inputs, the model has {hidden}")
     vocab_size = config["vocab_size"]

@@ -69,6 +69,7 @@ class Service:
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
         self.contexts = Contexts()
+        self._vocabulary: int = model.tokenizer.size
         self._seeds = itertools.count()
         self._thread = Background("serve")
 
@@ -101,7 +102,9 @@ class Service:
     def _prompt(self, prompt: Any) -> tuple[int, ...]:
         if isinstance(prompt, str) and prompt:
             return tuple(self.model.encode_prompt(prompt))
-        if isinstance(prompt, list) and prompt and all(type(token) is int and token >= 0 for token in prompt):
+        if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+            if not all(0 <= token < self._vocabulary for token in prompt):  # it would break the others' requests too
+                raise BadRequest(f"prompt: expected token ids from 0 to {self._vocabulary - 1}")
             return tuple(prompt)
         raise BadRequest("prompt: expected a text or a list of token ids, not empty")
 
@@ -138,6 +141,7 @@ def _stops(stop: Any) -> tuple[str, ...]:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = 600.0  # seconds that a connection may be silent
     service: Service
 
     def do_GET(self) -> None:
@@ -147,10 +151,11 @@ class Handler(BaseHTTPRequestHandler):
             self._fail(404, f"{self.path}: there are /v1/models and /v1/completions")
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("content-length") or 0)
-        if length > MAX_BODY_BYTES:
+        header = self.headers.get("content-length") or ""
+        length = int(header) if header.isdecimal() else -1
+        if not 0 <= length <= MAX_BODY_BYTES:
             self.close_connection = True
-            self._fail(413, f"more than {MAX_BODY_BYTES} bytes")
+            self._fail(413, f"content-length: expected at most {MAX_BODY_BYTES}, found {header!r}")
             return
         raw = self.rfile.read(length)
         if self.path.rstrip("/") != "/v1/completions":

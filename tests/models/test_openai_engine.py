@@ -225,6 +225,7 @@ def test_the_server_continues_prompts_from_kept_entries(server: Server) -> None:
         {"prompt": [1, -2]},
         {"prompt": [True]},
         {"prompt": [1 << 40]},
+        {"prompt": [1, 320]},
         {"prompt": "a", "n": 0},
         {"prompt": "a", "max_tokens": "many"},
         {"prompt": "a", "temperature": -1},
@@ -236,7 +237,7 @@ def test_the_server_continues_prompts_from_kept_entries(server: Server) -> None:
 )
 def test_the_server_answers_bad_requests_and_lives_on(server: Server, body: Any) -> None:
     code, reply = server.post(body)
-    assert code in (400, 500) and "\n" not in reply["error"]["message"]
+    assert code == 400 and "\n" not in reply["error"]["message"]
     assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
 
 

@@ -188,6 +188,10 @@ def test_wrong_keys_and_broken_weights_are_refused_in_one_line(tmp_path: Path) -
         start(WEIGHTS, value_token_id=717)
     folder = tmp_path / "m"
     shutil.copytree(WEIGHTS, folder)
+    (folder / "config.json").write_text('{"vocab_size": "many"}')
+    with pytest.raises(UserError, match=r"config\.json: not a causal language model's: KeyError 'architectures'"):
+        start(folder)
+    shutil.copy(WEIGHTS / "config.json", folder)
     (folder / "model.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="vLLM cannot start") as refused:
         start(folder)
