@@ -16,7 +16,8 @@ from mcts.config import UserError
 
 SEQUENCES = 256  # llama.cpp's limit
 BATCH_TOKENS = 2048  # tokens of one llama_decode
-MEMORY_BYTES = 4 << 30  # of the key/value cells, unless `kv_tokens` is given
+MEMORY_BYTES = 4 << 30  # of the key/value cells at most, unless `kv_tokens` is given
+WINDOWS = 8  # cells in windows, likewise: every token looks at all cells in use, masked ones too
 KINDS = {"f32": 0, "f16": 1, "q8_0": 8}  # of the key/value cells, with ggml's numbers
 
 
@@ -24,8 +25,8 @@ KINDS = {"f32": 0, "f16": 1, "q8_0": 8}  # of the key/value cells, with ggml's n
 class Settings:
     """engine_args of this engine.
 
-    kv_tokens: cells of the key/value memory, 0: as many as fit 4 GiB; window: the longest prompt plus answer, 0: the
-    model's; gpu_layers: -1: all; threads: 0: one a core.
+    kv_tokens: cells of the key/value memory, 0: eight windows, or what fits 4 GiB; window: the longest prompt plus
+    answer, 0: the model's; gpu_layers: -1: all; threads: 0: one a core.
     """
 
     kv_tokens: int = 0
@@ -77,7 +78,7 @@ class Weights:
         lib, params = self.lib, self.lib.llama_context_default_params()
         width = self.hidden // lib.llama_model_n_head(self.model) * lib.llama_model_n_head_kv(self.model)
         cell = 2 * width * lib.llama_model_n_layer(self.model) * {"f32": 4, "f16": 2, "q8_0": 1}[settings.kv_type]
-        params.n_ctx = settings.kv_tokens or max(self.window, min(MEMORY_BYTES // cell, 1 << 16))
+        params.n_ctx = settings.kv_tokens or max(self.window, min(MEMORY_BYTES // cell, WINDOWS * self.window))
         params.n_batch, params.n_ubatch = BATCH_TOKENS, 512
         params.n_seq_max, params.kv_unified = SEQUENCES, True
         params.type_k = params.type_v = KINDS[settings.kv_type]
