@@ -3,7 +3,7 @@
 The tokens of a pass stand in one row: first those of the running samples, one each, then the prompts that are being
 computed. A sample attends to the prefix it shares with its siblings and to its own tail; a prompt to its own
 prefix. On a CPU the arithmetic of a token does not depend on what else is in the pass: the number of tokens is padded
-to 8, positions to multiples of 32, queries that share a prefix to 4, and sums over positions are made in pieces of
+to 8 (and to 16 at least), positions to multiples of 32, queries that share a prefix to 4, and sums over positions are made in pieces of
 128 (libraries divide longer sums at places that depend on their length).
 """
 
@@ -20,6 +20,7 @@ from torch.nn import functional
 from models.kv import Block, round_up
 
 TOKEN_STEP = 8
+LEAST_TOKENS = 16  # products of fewer columns are summed in another order
 POSITION_STEP = 32
 PIECE = 128
 SHARED_QUERY_STEP = 4
@@ -226,6 +227,9 @@ class Pass:
                 ends.append(len(ids) + len(prompt.token_ids) - 1)
                 ids += [*prompt.token_ids, *[0] * (prefill.tokens - len(prompt.token_ids))]
             positions += prefill.positions.flatten().tolist()
+        self._empty = max(0, LEAST_TOKENS - len(ids))
+        ids += [0] * self._empty
+        positions += [0] * self._empty
         self.wanted, self.longest = len(ends), max(positions) + 1
         ends += [0] * (round_up(len(ends), TOKEN_STEP) - len(ends))
         self.ids, self.positions, self.ends = (torch.tensor(x, device=device) for x in (ids, positions, ends))
@@ -245,4 +249,6 @@ class Pass:
             prefill.write(layer, keys[at:to], values[at:to])
             parts.append(prefill.attend(layer, query[at:to], scaling))
             at = to
+        if self._empty:
+            parts.append(query.new_zeros(self._empty, parts[0].shape[1]))
         return torch.cat(parts) if len(parts) > 1 else parts[0]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, DynamicCache
 
@@ -73,6 +74,7 @@ class Network:
         self.shape = self._probe()
         self._lean = LeanLlama(model, self.shape) if lean and supports(model) else None
         self._output: nn.Module = model.get_output_embeddings()
+        self._no_bias = self._output.weight.new_zeros(self._output.weight.shape[0])  # products with one are faster
 
     def _catch_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
         self._hidden = output.last_hidden_state
@@ -95,7 +97,7 @@ class Network:
         float32."""
         if self._lean is not None:
             hidden = self._lean(work)
-            logits = self._output(hidden)
+            logits = functional.linear(hidden, self._output.weight, self._no_bias)
         else:
             hidden, logits = self._through_transformers(work)
         values = self.head(hidden).float() if self.head is not None and with_values else None
