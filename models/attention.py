@@ -1,10 +1,11 @@
 """One pass of new tokens through a network, and attention over tree-shaped storage.
 
 The tokens of a pass stand in one row: first those of the running samples, one each, then the prompts that are being
-computed. A sample attends to the prefix it shares with its siblings and to its own tail; a prompt to its own
-prefix. On a CPU the arithmetic of a token does not depend on what else is in the pass: the number of tokens is padded
-to 8 (and to 16 at least), positions to multiples of 32, queries that share a prefix to 4, and sums over positions are made in pieces of
-128 (libraries divide longer sums at places that depend on their length).
+computed. A sample attends to the prefix it shares with its siblings and to its own tail; a prompt to its own prefix.
+
+On a CPU the arithmetic of a token does not depend on what else is in the pass: the number of tokens is padded to 8 (and
+to 16 at least), positions to multiples of 32, queries that share a prefix to 4, and sums over positions are made in
+pieces of 128 (libraries divide longer sums at places that depend on their length).
 """
 
 from __future__ import annotations
