@@ -30,6 +30,7 @@ from eval.data import DATASETS, DataError, Item, load
 from eval.grader import Verdict, grade_async
 from eval.scores import AVG10
 from eval.tora import extract_tora, reference_fields, strip_string
+from mcts.budget import SharedBudget
 from mcts.config import Config, UserError, make_config, read_keys
 from mcts.driver import Solver, run_file
 from mcts.files import Question, TreeWriter, unfinished_output
@@ -138,6 +139,18 @@ class RowSolver:
     """A solver whose records are ToRA's rows. tool_calls in `meta`: programs of each sample."""
 
     solver: Solver
+
+    @property
+    def config(self) -> Config:
+        return self.solver.config
+
+    @property
+    def shared(self) -> SharedBudget | None:
+        return self.solver.shared
+
+    @shared.setter
+    def shared(self, shared: SharedBudget) -> None:
+        self.solver.shared = shared
 
     async def solve(self, question: Question) -> dict[str, Any]:
         record = await self.solver.solve(question)
