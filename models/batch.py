@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from mcts.model import Context, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, Expansion, Sample, Sampling, Usage
 from models.attention import Pass, Prompted, Sampled, prefill_tokens
 from models.choose import Style, choose, noise
+from models.draft import Draft, Drafts
 from models.kv import Block, ContextStore, Kept, Places
 from models.network import Network
 from models.text import Tokenizer
@@ -69,16 +70,14 @@ class Prompt:
 
 @dataclass(eq=False)
 class Member:
-    """One sample in the making."""
+    """One sample in the making. ending: whether a token may end it, for tokens that were seen before."""
 
     request: Request
     index: int
     noise: random.Random
     style: Style
-    limit: int  # tokens
-    watched: dict[int, bool]  # tokens after which the sample may be at its end; a token not in it has not been seen
-    token_ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
+    draft: Draft
+    ending: dict[int, bool]
 
 
 @dataclass(eq=False)
@@ -104,12 +103,11 @@ class Batch:
     """The running rows of one model; row i of `rows` has place i among the tails."""
 
     def __init__(self, network: Network, tokenizer: Tokenizer, store: ContextStore, eos: frozenset[int]) -> None:
-        self.network, self.tokenizer, self.store, self.eos = network, tokenizer, store, eos
+        self.network, self.store, self.drafts = network, store, Drafts(tokenizer, eos)
         self.rows: list[Row] = []
         self._prefixes = Block(network.shape, network.dtype, network.device)
         self._tails = Block(network.shape, network.dtype, network.device)
         self._places = Places()
-        self._watched: dict[tuple[str, ...], dict[int, bool]] = {}
 
     @property
     def running(self) -> int:
@@ -220,18 +218,14 @@ class Batch:
     def _start(self, prompt: Prompt, prefix: Prefix) -> None:
         """Makes the samples of a computed prompt run; its logits are drawn from in this step."""
         room = self.network.window - prompt.context.length
-        members = [
-            Member(
-                request,
-                index,
-                noise(request.params.key, index),
-                Style(request.params.temperature, request.params.top_k, request.params.top_p),
-                min(request.params.max_tokens, room),
-                self._watched.setdefault(request.params.stop, {}),
-            )
-            for request in prompt.requests
-            for index in range(request.n)
-        ]
+        members = []
+        for request in prompt.requests:
+            params = request.params
+            style = Style(params.temperature, params.top_k, params.top_p)
+            ending = self.drafts.hints(params.stop)
+            for index in range(request.n):
+                draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
+                members.append(Member(request, index, noise(params.key, index), style, draft, ending))
         prefix.rows += 1
         self.rows.append(Row(members, prefix))
         self._tails.reserve(len(self.rows), 1)
@@ -254,58 +248,29 @@ class Batch:
             going: dict[int, list[Member]] = {}
             for member in row.members:
                 token, logprob = next(drawn)
-                member.logprob += logprob
-                if member.watched.get(token, True) or len(member.token_ids) + 1 >= member.limit:
-                    sample = self._end(at, member, token)
+                draft = member.draft
+                if member.ending.get(token, True) or len(draft.token_ids) + 1 >= draft.limit:
+                    sample = draft.add(token, logprob)
                     if sample is not None:
-                        request = member.request
-                        request.samples[member.index] = sample
-                        if len(request.samples) == request.n:
-                            finished.append(request)
+                        finished += self._finish(at, member, sample)
                         continue
                 else:
-                    member.token_ids.append(token)
+                    draft.token_ids.append(token)
+                    draft.logprob += logprob
                 going.setdefault(token, []).append(member)
             groups.append(going)
         self._regroup(groups)
         return finished
 
-    def _end(self, at: int, member: Member, token: int) -> Sample | None:
-        """Adds a token to a sample; the sample, if that ends it."""
-        if token in self.eos:
-            member.watched[token] = True
-            return self._finish(at, member, "eos", self.tokenizer.decode(member.token_ids), "", "")
-        member.token_ids.append(token)
-        stop = member.request.params.stop
-        if self._may_stop(member, token):
-            raw = self.tokenizer.decode(member.token_ids)
-            found = [(raw.find(one), one) for one in stop if one in raw]
-            if found:
-                cut, which = min(found, key=lambda hit: (hit[0], -len(hit[1])))
-                return self._finish(at, member, "stop", raw[:cut], which, raw[cut + len(which) :])
-        if len(member.token_ids) >= member.limit:
-            return self._finish(at, member, "length", self.tokenizer.decode(member.token_ids), "", "")
-        return None
-
-    def _may_stop(self, member: Member, token: int) -> bool:
-        """Whether `token` can be the one that completes a stop string: it holds the last character of one."""
-        hint = member.watched.get(token)
-        if hint is None:
-            piece = self.tokenizer.piece(token)
-            stop = member.request.params.stop
-            hint = member.watched[token] = bool(stop) and ("\ufffd" in piece or any(one[-1] in piece for one in stop))
-        return hint
-
-    def _finish(self, at: int, member: Member, finish: Finish, text: str, stop: str, overflow: str) -> Sample:
-        """The finished sample; its entries are kept under a Context of its own while somebody holds that."""
+    def _finish(self, at: int, member: Member, sample: Sample) -> list[Request]:
+        """Hands a sample in and keeps its entries while somebody holds its Context; the request, if that ends it."""
         request = member.request
-        token_ids = tuple(member.token_ids)
-        request.count(generated=len(token_ids), computed=request.decoded)
+        request.count(generated=len(sample.token_ids), computed=request.decoded)
         request.decoded = 0
-        context = Context(request.context, token_ids)
-        self.store.put(context, self._tails.cut(at, 0, self.rows[at].length))
-        ends = self.tokenizer.ends(token_ids, text + stop + overflow)
-        return Sample(token_ids, text, member.logprob, finish, stop, overflow, ends, context)
+        assert sample.context is not None
+        self.store.put(sample.context, self._tails.cut(at, 0, self.rows[at].length))
+        request.samples[member.index] = sample
+        return [request] if len(request.samples) == request.n else []
 
     # --- rows
 

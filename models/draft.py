@@ -21,9 +21,13 @@ class Drafts:
         """An empty sample of `context` that may grow to `limit` tokens."""
         return Draft(self, context, stop, limit)
 
+    def hints(self, stop: tuple[str, ...]) -> dict[int, bool]:
+        """What `may_stop` found so far; a token at which it is False can only be added."""
+        return self._hints.setdefault(stop, {})
+
     def may_stop(self, stop: tuple[str, ...], token: int) -> bool:
         """Whether `token` can be the one that completes a stop string: it holds the last character of one."""
-        hints = self._hints.setdefault(stop, {})
+        hints = self.hints(stop)
         hint = hints.get(token)
         if hint is None:
             piece = self.tokenizer.piece(token)

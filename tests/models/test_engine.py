@@ -144,7 +144,7 @@ OTHER_FAMILIES = ["olmo2", "granite", "gemma", "phi3", "starcoder2", "gpt_neox",
 async def test_architectures_without_a_short_way_go_through_transformers(tmp_path: Path, family: str) -> None:
     folder = save_model_folder(tmp_path, family)
     engine, model = TransformersModel.load(folder), plain(folder)
-    (eos,) = engine._batch.eos
+    (eos,) = engine._batch.drafts.eos
     root = Context(None, engine.encode_prompt(PROMPT))
     first = await engine.sample(root, 3, WARM)
     child = Context(first.samples[0].context, engine.encode("\n5\n"))
