@@ -171,8 +171,8 @@ class Expander:
 
     async def _run(self, child: Node, step: Step) -> None:
         assert child.parent is not None
-        calls = sum(bool(node.action) for node in child.parent.path())
-        if self.config.max_tool_calls is not None and calls >= self.config.max_tool_calls:
+        limit = self.config.max_tool_calls
+        if limit is not None and sum(bool(node.action) for node in child.parent.path()) >= limit:
             self._fail(child, TOO_MANY_CALLS)
             return
         child.action, child.action_input = PYTHON_INTERPRETER, step.code

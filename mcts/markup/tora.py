@@ -16,6 +16,7 @@ from mcts.markup.step import Step
 _BLOCK = re.compile(r"^[ \t]*```(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
 _ANSWER = re.compile(r"\\boxed|\\fbox|answer\s+is\b|final answer\s*:|####", re.IGNORECASE)
 _PYTHON = ("python", "py", "python3", "Python")
+_OUTPUT = "\n```output"
 _BETWEEN = "\n\n---\n\n"
 
 
@@ -70,10 +71,12 @@ class ToraMarkup:
         return Step(text, code=code)
 
     def observed(self, step: Step, observation: str) -> str:
-        return f"{step.text}\n```output\n{observation}\n```"
+        return f"{step.text}{_OUTPUT}\n{observation}\n```"
 
     def written(self, text: str) -> int:
-        return len(text.partition("\n```output\n")[0])
+        """The word that stops a trained model is its own: it has to learn to write it."""
+        before, output, _ = text.partition(_OUTPUT)
+        return len(before) + len(output)
 
 
 class PalMarkup(ToraMarkup):

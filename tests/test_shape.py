@@ -1,0 +1,72 @@
+"""Imitation and output-space shaping as commands, on the embedded model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mcts.config import load_keys
+from models.training.settings import TrainSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "shape"
+    keys = yaml.safe_load((ROOT / "configs/shape/tiny.yaml").read_text(encoding="utf-8"))
+    keys["prepare"] = [line.replace("--questions 200", "--questions 4") for line in keys["prepare"]]
+    keys |= {"output": str(output), "search_set": {"n_runs": 2}, "rounds": keys["rounds"][:2]}
+    keys["evaluate"] = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 4}}
+    keys["train_set"]["updates"] = keys["rounds"][1]["train_set"]["updates"] = 2
+    (tmp_path / "shape.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    command = ["scripts/shape.py", "--config", str(tmp_path / "shape.yaml")]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (output / "shaped/solutions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 4 and all(row["answer"] and "solutions" in row for row in rows)
+    assert {one["source"] for row in rows for one in row["solutions"]} == {"sampled", "corrected"}
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {name} | greedy | 4 |" in report for name in ("start", "imitation", "shaped"))
+    stages = {path: path.read_bytes() for path in output.rglob("*.done")}
+    assert run(*command).returncode == 0
+    assert {path: path.read_bytes() for path in output.rglob("*.done")} == stages
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "rows"), [("7b", 2e-5, 16), ("13b", 2e-5, 16), ("34b", 1e-5, 8), ("70b", 1e-5, 4)]
+)
+def test_the_published_settings_of_imitation_are_shipped(size: str, rate: float, rows: int) -> None:
+    keys = load_keys(TrainSettings, ROOT / f"configs/train/tora_{size}.yaml")
+    assert keys.batch_size / keys.accumulation / 8 == rows  # rows a GPU, of eight
+    assert (keys.learning_rate, keys.batch_size, keys.epochs, keys.max_tokens) == (rate, 128, 3, 2048)
+    assert (keys.objective, keys.schedule, keys.warmup, keys.weight_decay, keys.lora) == (
+        "sft",
+        "linear",
+        0.03,
+        0,
+        None,
+    )
+
+
+def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
+    node = {"text": "", "extra_info": "", "action": "", "action_input": "", "final_answer": "", "value": -100}
+    row = {"question": "a", "react": {"0": node}, "meta": {"config": {"prompt_wrap": "tora"}}}
+    (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    line = ["--trees", str(tmp_path / "trees.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    assert done.returncode == 2 and "markup tora" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    row["meta"]["config"]["prompt_wrap"] = "react_sft"
+    (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    assert done.returncode == 2 and '"answer" is missing' in done.stderr
