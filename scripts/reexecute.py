@@ -128,16 +128,21 @@ def replaced(code: str, outputs: Iterable[str]) -> str:
     return _ROUND.sub(lambda m: m[0][: m.start("output") - m.start()] + next(found) + "\n```", code)
 
 
+def _answer(row: dict[str, Any], recorded: str, outputs: list[str] | None) -> str:
+    """The answer of a row's first sample after re-execution: the recorded one, unless the new outputs change it."""
+    if outputs is None:
+        return recorded
+    before, after = extract_tora(row["code"][0]), extract_tora(replaced(row["code"][0], outputs))
+    return recorded if before == after else after
+
+
 def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
     """Right answers (first samples) as recorded, as re-graded, and as read from the re-executed trajectories."""
     outputs: dict[tuple[int, int], list[str]] = {}
     for one in done:
         outputs.setdefault((one.row, one.sample), []).append(one.printed)
     old = [str(row["pred"][0] or "") for row in rows]
-    new = [
-        extract_tora(replaced(row["code"][0], outputs[at, 0])) if (at, 0) in outputs else old[at]
-        for at, row in enumerate(rows)
-    ]
+    new = [_answer(row, old[at], outputs.get((at, 0))) for at, row in enumerate(rows)]
     with ThreadPoolExecutor() as threads:
         marks = [
             list(
