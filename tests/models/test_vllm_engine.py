@@ -215,14 +215,15 @@ async def test_a_model_without_its_head_has_no_values(tmp_path: Path) -> None:
 
 
 async def test_vllms_own_server_gives_values_to_the_openai_engine(tmp_path: Path) -> None:
-    """The command line of the plugin's documentation, as a person would start it."""
+    """vLLM's own server with the plugin, started as a module: `vllm serve` asks for a package named vllm."""
     folder = build_folder(tmp_path, "llama")
     overrides = subprocess.run(
         [sys.executable, "-m", "arbor_value_head", str(folder)], capture_output=True, text=True, check=True
     ).stdout
     options = ["--dtype", "float32", "--enforce-eager", "--block-size", "32", "--gpu-memory-utilization", "0.3"]
     options += ["--port", "18766", "--no-enable-chunked-prefill"]
-    serve = [str(Path(sys.executable).with_name("vllm")), "serve", str(folder), "--served-model-name", "tiny"]
+    serve = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
+    serve += ["--served-model-name", "tiny"]
     command = [*serve, *options, "--hf-overrides", overrides.strip()]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
