@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mcts.config import load_keys
 from models.training.settings import TrainSettings
@@ -19,6 +20,27 @@ ROOT = Path(__file__).resolve().parents[1]
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "shape"
+    keys = yaml.safe_load((ROOT / "configs/shape/tiny.yaml").read_text(encoding="utf-8"))
+    keys["prepare"] = [line.replace("--questions 200", "--questions 4") for line in keys["prepare"]]
+    keys |= {"output": str(output), "search_set": {"n_runs": 2}, "rounds": keys["rounds"][:2]}
+    keys["evaluate"] = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 4}}
+    keys["train_set"]["updates"] = keys["rounds"][1]["train_set"]["updates"] = 2
+    (tmp_path / "shape.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
+    command = ["scripts/shape.py", "--config", str(tmp_path / "shape.yaml")]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (output / "shaped/solutions.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 4 and all(row["answer"] and "solutions" in row for row in rows)
+    assert set() < {one["source"] for row in rows for one in row["solutions"]} <= {"sampled", "corrected"}
+    report = (output / "report.md").read_text(encoding="utf-8")
+    assert all(f"| {name} | greedy | 4 |" in report for name in ("start", "imitation", "shaped"))
+    stages = {path: path.read_bytes() for path in output.rglob("*.done")}
+    assert run(*command).returncode == 0
+    assert {path: path.read_bytes() for path in output.rglob("*.done")} == stages
 
 
 @pytest.mark.parametrize(
