@@ -160,9 +160,8 @@ class TransformersModel:
             while self._pending or self._batch.rows:
                 admitted = self._take()
                 started = time.perf_counter()
-                finished = await loop.run_in_executor(self._executor, self._batch.step, admitted)
+                finished = await loop.run_in_executor(self._executor, self._steps, admitted)
                 self.totals.busy_seconds += time.perf_counter() - started
-                self.totals.steps += 1
                 for request in finished:
                     future = self._running.pop(request)
                     if not future.done():
@@ -173,6 +172,16 @@ class TransformersModel:
             self._fail(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _steps(self, admitted: list[Request]) -> list[Request]:
+        """Steps until something is finished or somebody waits: the way to the engine's thread and back takes as long as
+        a short step."""
+        finished = self._batch.step(admitted)
+        self.totals.steps += 1
+        while not finished and self._batch.rows and not self._pending:
+            finished = self._batch.step(())
+            self.totals.steps += 1
+        return finished
 
     def _take(self) -> list[Request]:
         """The waiting requests that go into the next step, first come first served, bounded by `max_rows`."""

@@ -55,7 +55,8 @@ async def test_a_model_without_a_value_head_searches_and_the_same_seed_gives_the
     ]
     assert len(values) > 4 and len(set(values)) > 1
     assert set(values) <= {-1.0, 0.0, 1.0}
-    assert any(record["prediction"] for record in alone)
+    if mode == "sbs":  # three simulations of MCTS need not reach an answer
+        assert any(record["prediction"] for record in alone)
 
 
 class Answers:
