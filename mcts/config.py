@@ -144,7 +144,15 @@ class Config(BaseModel):
             "model_dir",
             "sandbox",
         }
-        places = {"base_url", "in_flight", "timeout_seconds", "retries", "threads", "gpu_memory_utilization"}
+        places = {
+            "base_url",
+            "in_flight",
+            "timeout_seconds",
+            "retries",
+            "threads",
+            "gpu_memory_utilization",
+            "max_kept_tokens",
+        }
         shaping = self.model_dump(exclude=neutral)
         shaping["engine_args"] = {key: value for key, value in self.engine_args.items() if key not in places}
         keys = json.dumps(shaping, sort_keys=True)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from mcts.config import UserError
+from models.engine_args import read_settings
 
 SEQUENCES = 256  # llama.cpp's limit
 BATCH_TOKENS = 2048  # tokens of one llama_decode
@@ -37,13 +38,7 @@ class Settings:
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
-        known = {name: type(default) for name, default in vars(cls()).items()}
-        for key, value in args.items():
-            if key not in known:
-                raise UserError(f"engine_args: llama_cpp has no {key!r}; it has {', '.join(known)}")
-            if type(value) is not known[key]:
-                raise UserError(f"engine_args: {key}: expected {known[key].__name__}, found {value!r}")
-        settings = cls(**args)
+        settings = read_settings(cls, "llama_cpp", args)
         if settings.kv_type not in KINDS:
             raise UserError(f"engine_args: kv_type: expected {', '.join(KINDS)}, found {settings.kv_type!r}")
         return settings

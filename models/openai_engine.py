@@ -24,6 +24,7 @@ from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampl
 from models.background import Background
 from models.bills import Bills
 from models.draft import Drafts
+from models.engine_args import read_settings
 from models.seeds import seed_of
 from models.text import Tokenizer, first_line, load_tokenizer
 
@@ -51,13 +52,7 @@ class Settings:
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
-        known = {name: type(default) for name, default in vars(cls()).items()}
-        for key, value in args.items():
-            if key not in known:
-                raise UserError(f"engine_args: openai has no {key!r}; it has {', '.join(known)}")
-            if type(value) is not known[key] and not (known[key] is float and type(value) is int):
-                raise UserError(f"engine_args: {key}: expected {known[key].__name__}, found {value!r}")
-        settings = cls(**args)
+        settings = read_settings(cls, "openai", args)
         if not settings.base_url.startswith(("http://", "https://")):
             raise UserError("engine_args: base_url: expected the server's address, such as http://localhost:8000/v1")
         if settings.in_flight < 1 or settings.retries < 0 or settings.timeout_seconds <= 0:

@@ -22,10 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
 from models.batch import Batch, Request
+from models.engine_args import read_settings
 from models.folder import check_model_dir
 from models.kv import ContextStore
 from models.network import ATTENTION, Network, register_attention
-from models.text import Tokenizer
+from models.text import Tokenizer, first_line
 from models.value_head import ValueHead, load_value_head
 
 
@@ -38,6 +39,25 @@ class Totals(Usage):
     requests: int = 0
 
 
+@dataclass(frozen=True)
+class Settings:
+    """engine_args of this engine.
+
+    threads: of the processor, 0: torch's default; for the whole process. max_kept_tokens: prompt positions whose
+    entries are kept for reuse; the least recently used are computed again when they are needed.
+    """
+
+    threads: int = 0
+    max_kept_tokens: int = 1 << 22
+
+    @classmethod
+    def read(cls, args: dict[str, Any]) -> Settings:
+        settings = read_settings(cls, "transformers", args)
+        if settings.threads < 0 or settings.max_kept_tokens < 1:
+            raise UserError("engine_args: threads must be 0 or more, max_kept_tokens at least 1")
+        return settings
+
+
 class TransformersModel:
     """`LanguageModel` over a transformers model. May be used from several event loops, one after another."""
 
@@ -48,19 +68,20 @@ class TransformersModel:
         head: ValueHead | None = None,
         *,
         max_rows: int = 256,
-        max_kept_tokens: int = 1 << 22,
+        max_kept_tokens: int = Settings.max_kept_tokens,
+        executor: ThreadPoolExecutor | None = None,
     ) -> None:
-        """max_rows: samples decoded together. max_kept_tokens: prompt positions whose entries are kept for reuse;
-        the least recently used are computed again when they are needed."""
+        """max_rows: samples decoded together. executor: the one thread that works with the model; best the one that
+        made it (see `load`)."""
         self.tokenizer = Tokenizer(tokenizer)
         self.max_rows = max_rows
-        self._network = Network(model, head)
+        self._executor = executor or ThreadPoolExecutor(1, "engine")
+        self._network = self._executor.submit(Network, model, head).result()
         self._batch = Batch(self._network, self.tokenizer, ContextStore(max_kept_tokens), _eos_ids(model, tokenizer))
         self._usage: weakref.WeakKeyDictionary[Context, Usage] = weakref.WeakKeyDictionary()
         self._pending: deque[tuple[Request, asyncio.Future[Request]]] = deque()
         self._running: dict[Request, asyncio.Future[Request]] = {}
         self._serving: asyncio.Task[None] | None = None
-        self._executor = ThreadPoolExecutor(1, "engine")
         self.totals = Totals()
 
     @classmethod
@@ -72,35 +93,22 @@ class TransformersModel:
         device: str = "auto",
         dtype: str = "auto",
         max_rows: int = 256,
-        max_kept_tokens: int = 1 << 22,
+        engine_args: dict[str, Any] | None = None,
     ) -> TransformersModel:
         """Reads a model folder (weights, tokenizer, and the value head when `need_value`). Never runs code from it.
 
+        The engine's own thread reads it. Tensor work in a second thread would give OpenMP more threads than there are
+        cores; its workers then sleep after every operation, and decoding takes twice as long.
+
         Raises UserError where something is missing or unreadable.
         """
-        folder = check_model_dir(model_dir)
-        register_attention()
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        try:
-            on_cpu = torch.device(device).type == "cpu"
-        except RuntimeError:
-            raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:0") from None
-        torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=torch_dtype,
-                attn_implementation=ATTENTION,
-                local_files_only=True,
-                trust_remote_code=False,
-            ).to(device)
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # every reader of a broken or hostile folder fails in its own way
-            raise UserError(f"{folder}: cannot be loaded as a causal language model: {_first_line(error)}") from None
-        head = load_value_head(folder).to(device) if need_value else None
-        if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
-            raise UserError(f"{folder}: the value head is for another model: {head.summary.in_features} inputs")
-        return cls(model, tokenizer, head, max_rows=max_rows, max_kept_tokens=max_kept_tokens)
+        settings = Settings.read(engine_args or {})
+        executor = ThreadPoolExecutor(1, "engine")
+        if settings.threads:
+            executor.submit(torch.set_num_threads, settings.threads).result()
+        model, tokenizer, head = executor.submit(_read, Path(model_dir), need_value, device, dtype).result()
+        kept = settings.max_kept_tokens
+        return cls(model, tokenizer, head, max_rows=max_rows, max_kept_tokens=kept, executor=executor)
 
     # --- the port
 
@@ -227,12 +235,35 @@ class TransformersModel:
                     future.cancel()
 
 
+def _read(folder: Path, need_value: bool, device: str, dtype: str) -> tuple[Any, Any, ValueHead | None]:
+    """The model, its tokenizer and its value head."""
+    folder = check_model_dir(folder)
+    register_attention()
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    try:
+        on_cpu = torch.device(device).type == "cpu"
+    except RuntimeError:
+        raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:0") from None
+    torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch_dtype,
+            attn_implementation=ATTENTION,
+            local_files_only=True,
+            trust_remote_code=False,
+        ).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # every reader of a broken or hostile folder fails in its own way
+        raise UserError(f"{folder}: cannot be loaded as a causal language model: {first_line(error)}") from None
+    head = load_value_head(folder).to(device) if need_value else None
+    if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
+        raise UserError(f"{folder}: the value head is for another model: {head.summary.in_features} inputs")
+    return model, tokenizer, head
+
+
 def _eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     found = {tokenizer.eos_token_id}
     eos = getattr(model.generation_config, "eos_token_id", None)
     found |= set(eos) if isinstance(eos, list) else {eos}
     return frozenset(token for token in found if token is not None)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

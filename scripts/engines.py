@@ -6,7 +6,7 @@ import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 
-from mcts.config import Config, UserError
+from mcts.config import Config
 from mcts.model import LanguageModel
 
 
@@ -15,12 +15,15 @@ def _transformers(config: Config, folder: str, need_value: bool) -> LanguageMode
 
     from models.transformers_engine import TransformersModel
 
-    if config.engine_args:
-        raise UserError(f"engine_args: the transformers engine has none, found {', '.join(config.engine_args)}")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     return TransformersModel.load(
-        folder, need_value=need_value, device=config.device, dtype=config.dtype, max_rows=config.max_rows
+        folder,
+        need_value=need_value,
+        device=config.device,
+        dtype=config.dtype,
+        max_rows=config.max_rows,
+        engine_args=config.engine_args,
     )
 
 

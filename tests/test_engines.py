@@ -44,7 +44,7 @@ def test_a_missing_extra_says_what_to_install(
 def test_an_unknown_engine_and_unknown_arguments_are_refused() -> None:
     with pytest.raises(UserError, match=r"'engine'.*transformers"):
         load_config("configs/tiny/sbs_1_5.yaml", ["engine=exllama"])
-    with pytest.raises(UserError, match="transformers engine has none, found tensor_parallel_size"):
+    with pytest.raises(UserError, match="transformers has no 'tensor_parallel_size'; it has threads"):
         load_model(config(engine_args={"tensor_parallel_size": 2}))
 
 

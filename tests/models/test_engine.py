@@ -116,7 +116,7 @@ async def test_the_same_seed_gives_bitwise_the_same_whatever_runs_beside_it(mode
 
 async def test_evicted_prefixes_are_computed_again_with_the_same_result(model_folder: Path) -> None:
     roomy = [strip(one) for one in await expansions(TransformersModel.load(model_folder), 8, in_flight=8)]
-    tight_engine = TransformersModel.load(model_folder, max_kept_tokens=40)
+    tight_engine = TransformersModel.load(model_folder, engine_args={"max_kept_tokens": 40})
     tight = [strip(one) for one in await expansions(tight_engine, 8, in_flight=8)]
     for (value, samples), (other_value, other_samples) in zip(roomy, tight, strict=True):
         assert [ids for ids, _ in samples] == [ids for ids, _ in other_samples]
