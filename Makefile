@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
-# Sleeping threads leave the cores to the interpreter's processes.
-export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -26,6 +24,8 @@ $(STAMP): requirements.txt requirements-dev.txt
 demo: venv
 	@$(BIN)/python -m scripts.demo
 
+# Threads that sleep between operations leave the cores to the interpreter's processes.
+test: export OMP_WAIT_POLICY = PASSIVE
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

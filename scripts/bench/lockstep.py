@@ -88,9 +88,8 @@ def standard_pool(work: list[Any]) -> Iterable[Node]:
         return list(pool.map(grow, work))
 
 
-def lock_step(pool: Any, seconds: float) -> tuple[list[Node], int, float]:
+def lock_step(pool: Any, model: scripted.Scripted, seconds: float) -> tuple[list[Node], int, float]:
     """The trees, how many simulations each had, and the seconds it took."""
-    model = scripted.Scripted
     roots = [Node() for _ in TEXTS]
     started, done = time.perf_counter(), 0
     while done < SIMULATIONS and time.perf_counter() - started < seconds:
@@ -115,12 +114,12 @@ def back_up(question: str, leaf: Node, value: float) -> None:
             child.close()
 
 
-async def ours(simulations: int) -> tuple[list[dict[str, Any]], float]:
+async def ours(model: scripted.Scripted, simulations: int) -> tuple[list[dict[str, Any]], float]:
     """Our trees of as many simulations, and the seconds, the interpreter's start left out (it serves a whole run)."""
     questions = [Question(i, {"question": text}, "") for i, text in enumerate(TEXTS)]
     trees: dict[int, Any] = {}
     async with ForkInterpreter(max_states=QUESTIONS * SIMULATIONS * SAMPLES) as interpreter:
-        solver = scripted.solver(scripted.Scripted(), interpreter, iterations=simulations)
+        solver = scripted.solver(model, interpreter, iterations=simulations)
         started = time.perf_counter()
         async for question, record in solve_all(solver, questions, QUESTIONS):
             trees[question.index] = record["react"]
@@ -135,11 +134,11 @@ def differing(theirs: list[Node], trees: list[dict[str, Any]]) -> Iterator[str]:
                 yield node.tag
 
 
-def compare(name: str, pool: Any) -> Claim:
-    roots, done, seconds = lock_step(pool, RIVAL_SECONDS)
-    trees, own_seconds = asyncio.run(ours(done))
+def compare(name: str, pool: Any, kind: str, snippet: str) -> Claim:
+    roots, done, seconds = lock_step(pool, scripted.Scripted(snippet), RIVAL_SECONDS)
+    trees, own_seconds = asyncio.run(ours(scripted.Scripted(snippet), done))
     assert not list(differing(roots, trees)), "the two schedules searched different trees"
-    claim = f"simulations a second with code, 32 questions × {done} × 5, against lock step over {name}"
+    claim = f"simulations a second, {kind}, 32 questions × {done} × 5, against lock step over {name}"
     return common.at_least(claim, QUESTIONS * done / own_seconds, QUESTIONS * done / seconds, 10, "1/s")
 
 
@@ -148,10 +147,13 @@ def measure() -> list[Claim]:
 
     try:
         import pebble  # noqa: F401
+
+        name, pool = "pebble's process pools", pebble_pool
     except ImportError:
         print("pebble, whose pools the published system makes, is not installed (pip install pebble)")
-        return [compare("the standard library's process pools", standard_pool)]
-    return [compare("pebble's process pools", pebble_pool)]
+        name, pool = "the standard library's process pools", standard_pool
+    kinds = {"trivial snippets": scripted.ARITHMETIC, "snippets of sympy": scripted.SYMPY}
+    return [compare(name, pool, kind, snippet) for kind, snippet in kinds.items()]
 
 
 if __name__ == "__main__":

@@ -67,22 +67,31 @@ def solver(model: Any, interpreter: Any, **keys: object) -> Solver:
     return Solver(config, model, make_markup("react_sft", "\n"), interpreter, None, 0, {"fingerprint": "bench"})
 
 
+# Snippets {x} = …, built on what {earlier} names, with two numbers drawn.
+ARITHMETIC = "{x} = {earlier}{a}\nprint({x})"
+SYMPY = (
+    "from sympy import expand, solve, symbols\nt = symbols('t')\n"
+    "{x} = {earlier}sum(solve(expand((t - {a}) * (t + {b})), t))\nprint({x})"
+)
+
+
 class Scripted:
     """`LanguageModel` without latency that is a pure function of the prompt's text, so that another schedule of the
-    same search sees the same steps and values. Two steps in three compute, and build on variables of earlier ones."""
+    same search sees the same steps and values. A snippet builds on variables of earlier ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, snippet: str = ARITHMETIC) -> None:
+        self._snippet = snippet
         self._texts: list[str] = []
 
-    @staticmethod
-    def step(prompt: str, index: int) -> tuple[str, float]:
+    def step(self, prompt: str, index: int) -> tuple[str, float]:
         """The text of sample `index` and its log-probability."""
         drawn = random.Random(f"{index} {prompt}")
         depth, logprob = prompt.count("</step>"), -drawn.uniform(2, 12)
         if drawn.random() < 0.05 * depth:
             return f"<step>\n<p>\nDone.\n</p>\n<p>\nFinal Answer: ${drawn.choice('789')}$\n</p>", logprob
         earlier = f"x{depth - 1} + " if depth else ""
-        return code_step(f"x{depth} = {earlier}{drawn.randrange(99)}\nprint(x{depth})"), logprob
+        a, b = drawn.randrange(99), drawn.randrange(1, 99)
+        return code_step(self._snippet.format(x=f"x{depth}", earlier=earlier, a=a, b=b)), logprob
 
     @staticmethod
     def value(prompt: str) -> float:
