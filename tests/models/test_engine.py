@@ -12,6 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
+from models import batch
+from models.attention import Pass
+from models.network import Network
 from models.transformers_engine import TransformersModel
 from models.value_head import load_value_head
 from tests.conftest import byte_level_tokenizer, save_model_folder, sentencepiece_like_tokenizer
@@ -112,6 +115,40 @@ async def test_the_same_seed_gives_bitwise_the_same_whatever_runs_beside_it(mode
     assert len({str(one) for one in alone}) == 24
     few_rows = TransformersModel.load(model_folder, max_rows=5)
     assert [strip(one) for one in await expansions(few_rows, 24, in_flight=24)] == alone
+
+
+async def test_prompts_that_do_not_fit_one_pass_take_several(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pass that is bounded to a few tokens changes nothing but the number of passes."""
+    one_pass = [strip(one) for one in await expansions(TransformersModel.load(model_folder), 12, in_flight=12)]
+    passes: list[int] = []
+    forward = Network.forward
+
+    def counted(network: Network, work: Pass, *, with_values: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        passes.append(len(work.ids))
+        return forward(network, work, with_values=with_values)
+
+    monkeypatch.setattr(Network, "forward", counted)
+    monkeypatch.setitem(batch.PREFILL_TOKENS, "cpu", 64)
+    engine = TransformersModel.load(model_folder)
+    assert [strip(one) for one in await expansions(engine, 12, in_flight=12)] == one_pass
+    assert len(passes) > engine.totals.steps
+    assert max(passes) <= 64 + 12 * 3 + 16 + len(engine.encode_prompt(PROMPT))
+
+
+async def test_the_number_of_threads_is_a_key_and_one_thread_gives_the_same_text(model_folder: Path) -> None:
+    before = torch.get_num_threads()
+    many = await expansions(TransformersModel.load(model_folder), 4, in_flight=4)
+    try:
+        one = await expansions(TransformersModel.load(model_folder, engine_args={"threads": 1}), 4, in_flight=4)
+    finally:
+        torch.set_num_threads(before)
+    assert [[sample.token_ids for sample in x.samples] for x in many] == [
+        [sample.token_ids for sample in x.samples] for x in one
+    ]
+    with pytest.raises(UserError, match="threads must be 0 or more"):
+        TransformersModel.load(model_folder, engine_args={"threads": -1})
 
 
 async def test_evicted_prefixes_are_computed_again_with_the_same_result(model_folder: Path) -> None:
