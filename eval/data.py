@@ -123,9 +123,12 @@ def load(
         source, rows = Source(name, _columns(question, answer)), _rows(path)
     else:
         rows = _rows(_path(Path(folder), name, source, split)) if folder is not None else _hub_rows(name, source)
-    items = []
-    for index, row in enumerate(row for row in rows if source.keep(row)):
+    items: list[Item] = []
+    for row in rows:
+        index = len(items)
         try:
+            if not source.keep(row):
+                continue
             text, answers = source.read(row)
         except (KeyError, IndexError, AttributeError, TypeError) as error:
             raise DataError(
@@ -156,21 +159,29 @@ def _rows(path: Path) -> Iterator[Row]:
         if path.suffix == ".parquet":
             yield from _parquet(path)
         elif path.suffix == ".jsonl":
-            for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
                 if line.strip():
-                    yield _object(line, f"{path}, line {number}")
+                    yield _object(_json(line, f"{path}, line {number}"), f"{path}, line {number}")
         else:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = _json(path.read_text(encoding="utf-8-sig"), str(path))
             rows = content.get("example", list(content.values())) if isinstance(content, dict) else content
-            yield from rows
+            if not isinstance(rows, list):
+                raise DataError(f"{path}: expected a list of rows, found {type(rows).__name__}")
+            yield from (_object(row, f"{path}, row {number}") for number, row in enumerate(rows))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the folder that holds it") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not JSON ({error})") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error})") from error
 
 
-def _object(line: str, where: str) -> Row:
-    row = json.loads(line)
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not JSON ({error})") from error
+
+
+def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise DataError(f"{where}: expected an object, found {type(row).__name__}")
     return row

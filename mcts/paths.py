@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.config import Config, UserError
-from mcts.files import read_tree_lines
+from mcts.files import read_objects, read_tree_lines
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
 from mcts.tree import Node, TreeError, from_record, walk
@@ -321,8 +321,10 @@ class Extraction:
 
 def read_grades(path: Path) -> dict[int, list[Grades]]:
     """The verdicts of a file that scripts/grade_trees.py wrote: position of the question → one mapping a tree."""
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return {row["line"]: row["grades"] for row in rows}
+    try:
+        return {row["line"]: row["grades"] for _, row in read_objects(path)}
+    except KeyError as error:
+        raise UserError(f"{path}: {error} is missing; scripts/grade_trees.py writes this file anew") from None
 
 
 def grades_path(trees: Path) -> Path:

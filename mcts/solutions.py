@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mcts.config import UserError
+from mcts.files import read_objects
 from mcts.markup import Markup
 from mcts.paths import Speller
 
@@ -91,17 +92,11 @@ class Spelling:
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, row) of a JSONL file; a row with several `solutions` counts as so many rows. Raises UserError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-            yield from ((where, {**row, **one}) for one in row.get("solutions", [{}]))
-        except (ValueError, AttributeError, TypeError) as error:
-            raise UserError(f"{where}: not a JSON object ({error})") from None
+    for where, row in read_objects(path):
+        solutions = row.get("solutions", [{}])
+        if not isinstance(solutions, list) or not all(isinstance(one, dict) for one in solutions):
+            raise UserError(f'{where}: "solutions": expected a list of objects')
+        yield from ((where, {**row, **one}) for one in solutions)
 
 
 def write_examples(paths: Iterable[Path], spelling: Spelling, output: Path) -> Counter[str]:

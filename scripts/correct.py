@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mcts.budget import SharedBudget
 from mcts.config import Config, UserError, load_config
 from mcts.driver import run_file
-from mcts.files import Question, TreeWriter, read_tree_lines
+from mcts.files import Question, TreeWriter, read_objects, read_tree_lines
 from mcts.shaping import Shaper, Teacher
 from scripts.assembly import add_config_arguments, describe, grade, load_model, open_solver, run_command
 from solver_demo import Progress
@@ -77,7 +77,7 @@ async def correct(arguments: argparse.Namespace, config: Config) -> Counter[str]
         questions = [question for question, _ in samples]
         await run_file(corrector, questions, writer, config.questions_in_flight, lambda record: progress.count(None))
     progress.bar.close()
-    rows = [json.loads(line) for line in arguments.output.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in read_objects(arguments.output)]
     counts = Counter(one["source"] for row in rows for one in row["solutions"])
     return counts + Counter({"questions": len(rows), "with a solution": sum(bool(row["solutions"]) for row in rows)})
 

@@ -9,7 +9,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from eval.extract import extract, last_box
 from eval.grader import POLICIES, Verdict, grade
 from eval.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote
 from mcts.config import UserError
+from mcts.files import read_objects
 from mcts.offline import top_answer
 from mcts.tree import FAILURES, TreeError, from_record, walk
 from scripts.assembly import run_command
@@ -60,7 +61,7 @@ class Row:
 def read_rows(path: Path, policy: str) -> list[Row]:
     """Every line of a file of saved trees or of ToRA-style outputs. Raises UserError with file and line."""
     rows = []
-    for where, record in read_records(path):
+    for where, record in read_objects(path):
         try:
             rows.append(_tree_row(where, record) if "react" in record else _tora_row(where, record, policy))
         except (TreeError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -69,18 +70,6 @@ def read_rows(path: Path, policy: str) -> list[Row]:
     if not rows:
         raise UserError(f"{path}: no line in it")
     return rows
-
-
-def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield f"{path}, line {number}", json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON lines ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
 
 
 def _tree_row(where: str, record: dict[str, Any]) -> Row:

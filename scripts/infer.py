@@ -14,7 +14,6 @@ import asyncio
 import datetime
 import hashlib
 import itertools
-import json
 import random
 import sys
 import time
@@ -33,7 +32,7 @@ from eval.tora import extract_tora, reference_fields, strip_string
 from mcts.budget import SharedBudget
 from mcts.config import Config, UserError, make_config, read_keys
 from mcts.driver import Solver, run_file
-from mcts.files import Question, TreeWriter, unfinished_output
+from mcts.files import Question, TreeWriter, read_objects, unfinished_output
 from mcts.markup import AGENTS, PROMPTS
 from mcts.offline import offline_inference
 from mcts.tree import FAILURES, from_record, walk
@@ -202,7 +201,7 @@ def output_path(arguments: argparse.Namespace, name: str, config: Config, finger
 
 def write_metrics(path: Path, kind: str, seconds: float) -> None:
     """The published lines beside an output file. `Timeout samples` counts what the grader could not decide."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in read_objects(path)]
     scores = [row["score"] for row in rows]
     means = [round(100 * sum(column) / len(rows), 1) for column in zip(*scores, strict=True)]
     lines = [f"Num samples: {len(rows)}", f"Num scores: {len(scores)}"]

@@ -29,9 +29,9 @@ from tqdm import tqdm
 from eval.grader import grade
 from eval.tora import extract_tora
 from mcts.config import UserError
+from mcts.files import read_objects
 from mcts.interpreter import ForkInterpreter
 from scripts.assembly import run_command
-from scripts.evaluate import read_records
 
 _ROUND = re.compile(
     r"```python[^\n]*\n(?P<code>(?:(?!```python).)*?)\n```\s*\n?```output\n(?P<output>.*?)\n?```", re.DOTALL
@@ -165,7 +165,7 @@ def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
 
 def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(report, differences) of one file."""
-    rows = [row for _, row in read_records(path)]
+    rows = [row for _, row in read_objects(path)]
     if not all(isinstance(row.get("code"), list) and row.get("pred") and "gt" in row for row in rows):
         raise UserError(f"{path}: not a ToRA-style output file; expected rows with code, pred and gt")
     started = time.monotonic()

@@ -7,7 +7,6 @@ count depth, so a token's hidden state is what it would be in its own path; what
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mcts.config import UserError
+from mcts.files import read_objects
 
 LENGTH_STEP = 16  # batches are padded to multiples of this
 
@@ -70,6 +70,8 @@ def _sequence(where: str, ids: Any, mask: Any, targets: Any, learn: bool) -> Tra
     kept = tuple((int(at), float(value)) for at, value in targets)
     if any(not 0 <= at < len(token_ids) for at, _ in kept):
         raise UserError(f"{where}: a target stands outside the {len(token_ids)} tokens")
+    if not all(-1 <= value <= 1 for _, value in kept):
+        raise UserError(f"{where}: a target is no value from -1 to 1")
     return Trajectory(token_ids, learned if learn else np.zeros_like(learned), kept)
 
 
@@ -84,27 +86,20 @@ def _pair(where: str, line: dict[str, Any]) -> Pair:
 
 def read_examples(path: Path, vocabulary: int, max_tokens: int) -> Iterator[tuple[str, Unit]]:
     """(group, unit of one example) of each line that fits; longer examples are left out. Raises UserError."""
-    try:
-        lines = path.open(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    with lines:
-        for number, text in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            try:
-                line = json.loads(text)
-                if line["kind"] == "pair":
-                    unit = Unit(pairs=(_pair(where, line),))
-                else:
-                    learn = line.get("correct") is not False
-                    parts = line["token_ids"], line["loss_mask"], line.get("targets", ())
-                    unit = Unit(sequences=(_sequence(where, *parts, learn),))
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{where}: not an example line ({type(error).__name__}: {error})") from None
-            if any(int(one.token_ids.max()) >= vocabulary or one.token_ids.min() < 0 for one in unit.all_sequences()):
-                raise UserError(f"{where}: a token id is outside the model's vocabulary of {vocabulary}")
-            if all(len(one.token_ids) <= max_tokens for one in unit.all_sequences()):
-                yield str(line.get("group", where)), unit
+    for where, line in read_objects(path):
+        try:
+            if line["kind"] == "pair":
+                unit = Unit(pairs=(_pair(where, line),))
+            else:
+                learn = line.get("correct") is not False
+                parts = line["token_ids"], line["loss_mask"], line.get("targets", ())
+                unit = Unit(sequences=(_sequence(where, *parts, learn),))
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise UserError(f"{where}: not an example line ({type(error).__name__}: {error})") from None
+        if any(int(one.token_ids.max()) >= vocabulary or one.token_ids.min() < 0 for one in unit.all_sequences()):
+            raise UserError(f"{where}: a token id is outside the model's vocabulary of {vocabulary}")
+        if all(len(one.token_ids) <= max_tokens for one in unit.all_sequences()):
+            yield str(line.get("group", where)), unit
 
 
 def read_units(paths: Iterable[Path], vocabulary: int, max_tokens: int, by_group: bool) -> list[Unit]:

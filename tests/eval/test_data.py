@@ -71,13 +71,17 @@ def test_parquet_by_its_columns(tmp_path):
     [
         ("none.jsonl", None, "No such file"),
         ("bad.jsonl", "{", "not JSON"),
-        ("list.jsonl", "[1]", "line 1"),
+        ("bad.jsonl", "\n{", "line 2.*not JSON"),
+        ("deep.jsonl", "[" * 100_000, "line 1.*not JSON"),
+        ("list.jsonl", "\ufeff[1]", "line 1.*expected an object"),
+        ("list.json", "\ufeff[1]", "row 0.*expected an object"),
+        ("number.json", "1", "expected a list"),
         ("columns.jsonl", '{"x": 1}', "columns"),
         ("own.csv", "a,b", "neither a data set"),
     ],
 )
 def test_bad_files_are_refused_with_what_is_wrong(tmp_path, name, content, message):
     if content is not None:
-        (tmp_path / name).write_text(content)
+        (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
         load(str(tmp_path / name))

@@ -72,8 +72,9 @@ def test_tora_files_give_the_published_figure(tmp_path, reference):
 
 
 def test_bad_files_are_refused_in_one_line(tmp_path):
-    for name, content in {"text.jsonl": "no json\n", "other.jsonl": '{"a": 1}\n', "empty.jsonl": ""}.items():
-        (tmp_path / name).write_text(content)
-        run = _evaluate(tmp_path / name, cwd=tmp_path)
+    bad = {"text.jsonl:2": "\nno json\n", "other.jsonl:1": '{"a": 1}\n', "list.jsonl:1": "[]\n", "empty.jsonl": ""}
+    for where, content in bad.items():
+        (tmp_path / where.partition(":")[0]).write_text(content)
+        run = _evaluate(tmp_path / where.partition(":")[0], cwd=tmp_path)
         assert run.returncode == 2
-        assert name in run.stderr.splitlines()[-1]
+        assert len(run.stderr.splitlines()) == 1 and where in run.stderr

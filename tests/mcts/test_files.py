@@ -10,8 +10,17 @@ import pytest
 
 from mcts.config import UserError
 from mcts.driver import run_file
-from mcts.files import Question, TreeWriter, count_questions, read_questions, read_tree_lines, unfinished_output
+from mcts.files import (
+    Question,
+    TreeWriter,
+    count_questions,
+    read_objects,
+    read_questions,
+    read_tree_lines,
+    unfinished_output,
+)
 from mcts.interpreter import ForkInterpreter
+from mcts.solutions import read_rows
 from mcts.tree import TreeError, from_record
 from tests.conftest import write_jsonl
 from tests.mcts.conftest import ScriptedModel, final_step, make_solver
@@ -30,6 +39,9 @@ NODE = {"text": "", "value": -100}
         ("q.json", '[{"question": "a"}, {"question": " "}]', ["item 1"]),
         ("q.json", '{"questions": []}', ["expected a list"]),
         ("q.json", "[", ["not valid JSON"]),
+        ("q.json", "[\n1\n2]", ["line 3"]),
+        ("q.jsonl", "\n" + "[" * 100_000, [":2", "cannot be read as JSON"]),
+        ("q.jsonl", f'{{"question": {"9" * 5000}}}', [":1", "cannot be read as JSON"]),
     ],
 )
 def test_a_bad_question_file_is_named_with_its_line(tmp_path: Path, name: str, text: str, words: list[str]) -> None:
@@ -156,6 +168,17 @@ def test_the_newest_unfinished_output_is_found(tmp_path: Path) -> None:
     found = unfinished_output(pattern, "." + "[0-9]" * 14, "f", 3)
     assert found is not None and "20260101" in found.name
     assert unfinished_output(pattern, "." + "[0-9]" * 14, "f", 1) is None
+
+
+def test_lines_end_where_json_ends_them_not_at_other_separators_or_marks(tmp_path: Path) -> None:
+    path, text = tmp_path / "o.jsonl", "a\u2028b\u0085c\x0bd"
+    row = {"prompt": text, "completion": text, "question": text}
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row, ensure_ascii=False).encode() + b"\r\n\r\n")
+    assert list(read_objects(path)) == list(read_rows(path)) == [(f"{path}:1", row)]
+    assert [question.text for question in read_questions(path)] == [text]
+    path.rename(path.with_suffix(".json"))
+    path.with_suffix(".json").write_text(json.dumps([row]), encoding="utf-8-sig")
+    assert [question.text for question in read_questions(path.with_suffix(".json"))] == [text]
 
 
 def test_odd_characters_survive_a_tree_file(tmp_path: Path) -> None:

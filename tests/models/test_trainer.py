@@ -233,7 +233,9 @@ def test_nothing_trained_is_overwritten_without_being_asked(folder: Path, whole:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("{broken", ["x.jsonl:2", "not an example"]),
+        ("{broken", ["x.jsonl:2", "not valid JSON"]),
+        ('{"kind": "path", "token_ids": [99999999999999999999], "loss_mask": [1]}', ["x.jsonl:2", "not an example"]),
+        ('{"kind": "path", "token_ids": [1], "loss_mask": [0], "targets": [[0, NaN]]}', ["x.jsonl:2", "-1 to 1"]),
         ('{"kind": "path", "token_ids": [1, 2], "loss_mask": [1]}', ["x.jsonl:2", "one length"]),
         ('{"kind": "path", "token_ids": [1, 9999], "loss_mask": [0, 1]}', ["x.jsonl:2", "vocabulary"]),
         ('{"kind": "path", "token_ids": [1], "loss_mask": [0], "targets": [[4, 1.0]]}', ["x.jsonl:2", "target"]),
