@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mcts.config import UserError
-from mcts.tree import uninterrupted
+from mcts.tree import Node, TreeError, from_record, uninterrupted
 
 SCHEMA = "arbor/1"
 
@@ -124,6 +124,14 @@ def read_tree_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, record
     if empty:
         raise UserError(f"{path}: no tree in it")
+
+
+def read_roots(where: str, record: Mapping[str, Any]) -> list[Node]:
+    """The trees of a line of a tree file, one a run. Raises UserError."""
+    try:
+        return [from_record(tree) for tree in (record["react"], *record.get("runs", ()))]
+    except (TreeError, TypeError) as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 class TreeWriter:

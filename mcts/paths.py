@@ -20,10 +20,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.config import Config, UserError
-from mcts.files import read_objects, read_tree_lines
+from mcts.files import read_objects, read_roots, read_tree_lines
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
-from mcts.tree import Node, TreeError, from_record, walk
+from mcts.tree import Node, walk
 
 Choice = Literal["random", "q_value", "spread"]
 Targets = Literal["q_value", "outcome"]
@@ -279,10 +279,7 @@ class Extraction:
     ) -> Iterator[dict[str, Any]]:
         """The lines of one question. grades: of each of its trees, where the search gave no rewards."""
         self.origin.check(where, record.get("meta"))
-        try:
-            roots = [from_record(tree) for tree in (record["react"], *record.get("runs", ()))]
-        except TreeError as error:
-            raise UserError(f"{where}: {error}") from None
+        roots = read_roots(where, record)
         rng = random.Random(f"{self.rules.seed} {record.get('question')}")
         question = str(record.get("question") or roots[0].extra_info.removeprefix("question: "))
         prompt = self.writer.root_ids(roots[0], question)

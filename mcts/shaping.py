@@ -14,11 +14,11 @@ from typing import Any
 
 from mcts.driver import Solver
 from mcts.expansion import Expander, Grader
-from mcts.files import Question
+from mcts.files import Question, read_roots
 from mcts.markup import Markup
 from mcts.model import Context, Expansion, LanguageModel, Sampling
 from mcts.search import SEARCHES, Search
-from mcts.tree import Node, from_record, walk
+from mcts.tree import Node, walk
 
 _TOOL_ERROR = re.compile(r"\w*Error\b|Exception\b|SystemExit|Timeout")
 
@@ -28,10 +28,10 @@ def tool_error(markup: Markup, steps: Sequence[str]) -> bool:
     return any(_TOOL_ERROR.search(step[markup.written(step) :]) for step in steps)
 
 
-def solutions(record: Mapping[str, Any]) -> Iterator[Node]:
-    """The ends of all solutions in the trees of a record, failed ones too."""
-    for tree in (record["react"], *record.get("runs", ())):
-        yield from (node for node in walk(from_record(tree)) if node.terminal and node.parent is not None)
+def solutions(where: str, record: Mapping[str, Any]) -> Iterator[Node]:
+    """The ends of all solutions in the trees of a record, failed ones too. Raises UserError."""
+    for root in read_roots(where, record):
+        yield from (node for node in walk(root) if node.terminal and node.parent is not None)
 
 
 def line_prefixes(markup: Markup, steps: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -132,7 +132,7 @@ class Shaper:
 
     async def shape(self, question: Question, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The solutions to learn from: `steps`, and `source` (sampled or corrected); texts are distinct."""
-        leaves = {tuple(node.text for node in leaf.path()): leaf for leaf in solutions(record)}
+        leaves = {tuple(node.text for node in leaf.path()): leaf for leaf in solutions(question.where, record)}
         valid = {steps: leaf for steps, leaf in leaves.items() if await self._valid(question, steps, leaf)}
         found = [{"source": "sampled", "steps": list(steps)} for steps in list(valid)[: self.keep]]
         wrong = [leaf for steps, leaf in leaves.items() if steps not in valid] if len(valid) < self.enough else []

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from mcts.budget import SharedBudget
 from mcts.config import Config, UserError, load_config
 from mcts.driver import run_file
-from mcts.files import Question, TreeWriter, read_objects, read_tree_lines
+from mcts.files import Question, TreeWriter, read_objects, read_roots, read_tree_lines
 from mcts.shaping import Shaper, Teacher
 from scripts.assembly import add_config_arguments, describe, grade, load_model, open_solver, run_command
 from solver_demo import Progress
@@ -58,6 +58,7 @@ def read_samples(path: Path, config: Config) -> list[tuple[Question, dict[str, A
             raise UserError(f"{where}: written with markup {wrap}, the teacher's is {config.prompt_wrap}; use one")
         if not question.answers:
             raise UserError(f'{where}: "answer" is missing; without it nothing tells a valid solution')
+        read_roots(where, record)  # a broken tree is found before any work
         found.append((question, record))
     return found
 

@@ -18,20 +18,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 from mcts.config import UserError
-from mcts.files import Question, read_tree_lines
+from mcts.files import Question, read_roots, read_tree_lines
 from mcts.paths import grades_path
-from mcts.tree import TreeError, from_record, walk
+from mcts.tree import Node, walk
 from scripts.assembly import grade, run_command
 
 AT_ONCE = 64
 
 
-async def grade_tree(where: str, tree: Any, answers: tuple[str, ...]) -> dict[str, bool | None]:
+async def grade_tree(root: Node, answers: tuple[str, ...]) -> dict[str, bool | None]:
     """Tag → verdict (null: undecided) of every answered leaf that has no reward yet."""
-    try:
-        leaves = [node for node in walk(from_record(tree)) if node.answered and not node.children]
-    except TreeError as error:
-        raise UserError(f"{where}: {error}") from None
+    leaves = [node for node in walk(root) if node.answered and not node.children]
     return {leaf.tag: await grade(answers, leaf.final_answer) for leaf in leaves if leaf.reward is None}
 
 
@@ -39,8 +36,7 @@ async def grade_line(number: int, where: str, record: dict[str, Any]) -> dict[st
     answers = Question(number, record, where).answers
     if not answers:
         raise UserError(f'{where}: no "answer" to grade against')
-    trees = [record["react"], *record.get("runs", ())]
-    return {"line": number, "grades": [await grade_tree(where, tree, answers) for tree in trees]}
+    return {"line": number, "grades": [await grade_tree(root, answers) for root in read_roots(where, record)]}
 
 
 async def grade_file(path: Path) -> Path:

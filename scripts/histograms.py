@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mcts.config import UserError
-from mcts.files import read_tree_lines
-from mcts.tree import Node, from_record, walk
+from mcts.files import read_roots, read_tree_lines
+from mcts.tree import Node, walk
 from scripts.assembly import run_command
 
 BINS = 40
@@ -30,25 +30,27 @@ def inner_q(root: Node) -> list[float]:
     return [node.q_value for node in walk(root) if node.parent is not None and node.children and node.visit_count]
 
 
-def path_q(root: Node, tag: str) -> list[float]:
+def path_q(where: str, roots: Sequence[Node], prediction: Mapping[str, Any]) -> list[float]:
     """Q of every step on the path to the prediction."""
-    leaf = next(node for node in walk(root) if node.tag == tag)
+    run, tag = prediction.get("run", 0), prediction.get("tag")
+    leaf = next((node for root in roots[run : run + 1] for node in walk(root) if node.tag == tag), None)
+    if leaf is None:
+        raise UserError(f"{where}: the prediction's node {tag} is not in the tree of run {run}")
     return [node.q_value for node in leaf.path() if node.visit_count]
 
 
 def training_values(path: Path) -> dict[str, list[float]]:
-    roots = (from_record(record["react"]) for _, record in read_tree_lines(path))
+    roots = (root for where, record in read_tree_lines(path) for root in read_roots(where, record))
     return {"inner steps": [q for root in roots for q in inner_q(root)]}
 
 
 def held_out_values(path: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"right": [], "wrong": []}
-    for _, record in read_tree_lines(path):
+    for where, record in read_tree_lines(path):
         prediction = record.get("prediction")
         if prediction is not None and prediction.get("correct") is not None:
-            found["right" if prediction["correct"] else "wrong"] += path_q(
-                from_record(record["react"]), prediction["tag"]
-            )
+            kind = "right" if prediction["correct"] else "wrong"
+            found[kind] += path_q(where, read_roots(where, record), prediction)
     return found
 
 

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from mcts.files import read_tree_lines
-from mcts.tree import Node, from_record, walk
+from mcts.files import read_roots, read_tree_lines
+from mcts.tree import Node, walk
 from scripts.assembly import run_command
 
 KINDS = ("final answers", "inner steps")
@@ -61,10 +61,11 @@ def main() -> int:
     from models.training.score import Scorer
 
     scorer, found = Scorer(arguments.model), {kind: [] for kind in KINDS}
-    for _, record in tqdm(read_tree_lines(arguments.trees), unit="tree"):
-        root = from_record(record["react"])
-        for kind, right in pairs(root, scorer.values([root])[0]):
-            found[kind].append(right)
+    for where, record in tqdm(read_tree_lines(arguments.trees), unit="tree"):
+        roots = read_roots(where, record)
+        for root, values in zip(roots, scorer.values(roots, where), strict=True):
+            for kind, right in pairs(root, values):
+                found[kind].append(right)
     result: dict[str, Any] = {
         kind: {"auc": sum(rights) / len(rights) if rights else None, "pairs": len(rights)}
         for kind, rights in {**found, "all siblings": [one for rights in found.values() for one in rights]}.items()

@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from tqdm import tqdm
 
 from mcts.config import UserError
-from mcts.files import Question, read_tree_lines
-from mcts.tree import TreeError, from_record, walk
+from mcts.files import Question, read_roots, read_tree_lines
+from mcts.tree import walk
 from mcts.voting import Candidate, decide
 from scripts.assembly import grade, run_command
 
@@ -31,14 +31,9 @@ from scripts.assembly import grade, run_command
 async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> dict[str, Any]:
     """The record with the scorer's values and the decision that they make."""
     trees = [record["react"], *record.get("runs", ())]
-    try:
-        roots = [from_record(tree) for tree in trees]
-    except TreeError as error:
-        raise UserError(f"{where}: {error}") from None
-    if not roots[0].token_ids:
-        raise UserError(f"{where}: its steps have no token ids (a file of another system); sample again")
+    roots = read_roots(where, record)
     candidates = []
-    for run, (root, tree, values) in enumerate(zip(roots, trees, scorer.values(roots), strict=True)):
+    for run, (root, tree, values) in enumerate(zip(roots, trees, scorer.values(roots, where), strict=True)):
         for tag, value in values.items():
             tree[tag]["value"] = value
         leaves = [node for node in walk(root) if node.answered and not node.children]

@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mcts.config import UserError
 from mcts.tree import Node, to_record
 from scripts.histograms import held_out_values, training_values
 from tests.conftest import write_jsonl
@@ -25,6 +28,12 @@ def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
     trees = write_jsonl(tmp_path / "t.jsonl", [row(True), row(False)])
     assert training_values(trees) == {"inner steps": [0.5, 0.5]}
     assert held_out_values(trees) == {"right": [0.5, -1.0], "wrong": [0.5, -1.0]}
+    several = {**row(True), "runs": [row(True)["react"]]}
+    several["prediction"]["run"], several["runs"][0]["0.0.0"]["q_value"] = 1, 0.25
+    assert held_out_values(write_jsonl(tmp_path / "runs.jsonl", [several]))["right"] == [0.5, 0.25]
+    several["prediction"]["tag"] = "0.7"
+    with pytest.raises(UserError, match=r"runs\.jsonl:1: .* 0\.7 is not in"):
+        held_out_values(write_jsonl(tmp_path / "runs.jsonl", [several]))
     command = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
     done = subprocess.run([*command, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mcts.config import UserError
 from mcts.model import Context
 from mcts.tree import Node, to_record, walk
 from models.training.score import Scorer
 from models.transformers_engine import TransformersModel
+from scripts import rank_siblings, rerank
 from scripts.rank_siblings import pairs, truths
 from tests.conftest import write_jsonl
 
@@ -68,6 +70,27 @@ def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, t
     assert record["react"]["0.0.0"]["value"] == pytest.approx(Scorer(model_folder).values(roots)[0]["0.0.0"], abs=1e-6)
     again = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 2 and "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tree: tree.pop("0.0"), "parent '0.0'"),
+        (lambda tree: tree["0.1"].update(token_ids=[10**6]), "vocabulary"),
+        (lambda tree: tree["0"].update(token_ids=[]), "no token ids"),
+    ],
+)
+def test_trees_that_cannot_be_valued_are_named(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, words: str
+) -> None:
+    good, broken = ([to_record(root, searched=False) for root in two_trees()] for _ in range(2))
+    change(broken[1])
+    lines = [{"question": "q", "answer": "1", "react": one[0], "runs": one[1:]} for one in (good, broken)]
+    trees = str(write_jsonl(tmp_path / "t.jsonl", lines))
+    for script, more in ((rerank, ["--output", str(tmp_path / "o.jsonl")]), (rank_siblings, [])):
+        monkeypatch.setattr(sys, "argv", ["script", "--trees", trees, "--model", str(model_folder), *more])
+        with pytest.raises(UserError, match=rf"t\.jsonl:2: .*{words}"):
+            script.main()
 
 
 def test_siblings_are_ranked_by_what_was_found_below_them() -> None:

@@ -70,3 +70,8 @@ def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> N
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
     assert done.returncode == 2 and '"answer" is missing' in done.stderr
+    row["answer"], row["react"]["0.1.0"] = "1", node
+    (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    assert done.returncode == 2 and "trees.jsonl:1: node 0.1.0: its parent" in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()

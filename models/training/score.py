@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from mcts.config import UserError
 from mcts.tree import Node, walk
 from models.training.data import Tree, blank_batch
 from models.training.folders import load_policy_value
@@ -20,13 +21,21 @@ class Scorer:
         self.device = torch.device(device)
 
     @torch.inference_mode()
-    def values(self, roots: Sequence[Node]) -> list[dict[str, float]]:
+    def values(self, roots: Sequence[Node], where: str = "the tree") -> list[dict[str, float]]:
         """Tag → value in (-1, 1) for every node of some trees of one question, whose steps carry token ids.
 
-        The trees are computed as one, so what they have in common is computed once.
+        The trees are computed as one, so what they have in common is computed once. Raises UserError for trees without
+        token ids, or with ids that the model does not know; `where` names them.
         """
+        if not all(root.token_ids for root in roots):
+            raise UserError(f"{where}: its steps have no token ids (a file of another system); search again")
         tree = Tree()
         ends = [_insert(tree, root) for root in roots]
+        size = self.module.causal.config.get_text_config().vocab_size
+        if not all(type(token) is int and 0 <= token < size for token in tree.tokens):
+            raise UserError(
+                f"{where}: a token id is outside the model's vocabulary of {size}; name a model of its kind"
+            )
         hidden = self.module.hidden(blank_batch([tree]).to(self.device))
         values = self.module.values(hidden).tolist()
         return [{tag: values[at] for tag, at in own.items()} for own in ends]
