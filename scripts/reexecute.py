@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,17 @@ def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
     }
 
 
+def _is_output(row: dict[str, Any]) -> bool:
+    code, pred, score = (row.get(name) for name in ("code", "pred", "score"))
+    texts = isinstance(code, list) and bool(code) and all(isinstance(one, str) for one in code)
+    scored = score is None or (isinstance(score, list) and all(isinstance(one, bool) for one in score))
+    return texts and isinstance(pred, list) and bool(pred) and scored and "gt" in row
+
+
 def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(report, differences) of one file."""
     rows = [row for _, row in read_objects(path)]
-    if not all(isinstance(row.get("code"), list) and row.get("pred") and "gt" in row for row in rows):
+    if not rows or not all(map(_is_output, rows)):
         raise UserError(f"{path}: not a ToRA-style output file; expected rows with code, pred and gt")
     started = time.monotonic()
     done = asyncio.run(run_all(programs(rows), timeout_seconds))
@@ -185,12 +193,15 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds a program (default 5, as published)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
     options = parser.parse_args()
-    reports, listed = {}, []
-    for path in options.files:
-        reports[str(path)], different = reexecute(path, options.timeout)
-        listed += different
-    if options.differences:
-        options.differences.write_text("".join(json.dumps(one) + "\n" for one in listed), encoding="utf-8")
+    if not 0 < options.timeout < math.inf:
+        raise UserError(f"--timeout {options.timeout}: expected seconds, more than 0")
+    reports = {}
+    with options.differences.open("w", encoding="utf-8") if options.differences else nullcontext() as listed:
+        for path in options.files:
+            reports[str(path)], different = reexecute(path, options.timeout)
+            if listed is not None:
+                listed.writelines(json.dumps(one) + "\n" for one in different)
+                listed.flush()
     if options.json:
         print(json.dumps(reports))
         return 0

@@ -23,6 +23,8 @@ from mcts.driver import Solver
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from scripts import infer
+from scripts import reexecute as reexecution
+from scripts.assembly import run_command
 from scripts.evaluate import by_data_set, evaluate, read_rows, tasks_table
 from scripts.reexecute import CLASSES, reexecute, replaced
 from tests.conftest import write_jsonl
@@ -146,6 +148,7 @@ def test_the_choice_of_questions_belongs_to_the_seed_not_to_the_clock(data: Path
         (("--data_dir", "nowhere"), ["nowhere/gsm8k/test.jsonl"]),
         (("--set", "seeed=1"), ["seeed", "'seed'"]),
         (("--start", "99"), ["--start 99"]),
+        (("--end", "-2"), ["--end -2", "-1"]),
         (("--split", "train"), ["train.jsonl"]),
     ],
 )
@@ -240,6 +243,32 @@ def test_published_programs_print_what_was_recorded(reference: Path, tmp_path: P
     (tmp_path / "some.jsonl").write_text("\n".join(lines), encoding="utf-8")
     report, different = reexecute(tmp_path / "some.jsonl", 20)
     assert report["classes"] == {"equal": 120} and not different and report["verdicts changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "words"),
+    [
+        ({"code": [None]}, (), "not a ToRA-style output file"),
+        ({"pred": "18"}, (), "not a ToRA-style output file"),
+        ({"score": "x"}, (), "not a ToRA-style output file"),
+        ({}, ("--timeout", "nan"), "--timeout nan"),
+        ({}, ("--differences", "/nowhere/d.jsonl"), "/nowhere/d.jsonl: No such file"),
+    ],
+)
+def test_bad_input_of_reexecution_is_found_before_any_program_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    change: dict,
+    more: tuple,
+    words: str,
+) -> None:
+    path = write_jsonl(tmp_path / "r.jsonl", [{"code": ["x"], "pred": ["1"], "gt": "1", "score": [True]} | change])
+    monkeypatch.setattr(sys, "argv", ["reexecute.py", str(path), *more])
+    monkeypatch.setattr(reexecution, "run_all", None)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(reexecution.main)
+    assert words in capsys.readouterr().err
 
 
 def test_a_changed_output_is_found_and_graded_again(tmp_path: Path) -> None:
