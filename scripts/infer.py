@@ -199,6 +199,10 @@ def output_path(arguments: argparse.Namespace, name: str, config: Config, finger
     return unfinished or next(path for path in places if not path.exists())
 
 
+def metrics_path(path: Path, kind: str) -> Path:
+    return path.with_name(f"{path.stem}_{kind}.metrics")
+
+
 def write_metrics(path: Path, kind: str, seconds: float) -> None:
     """The published lines beside an output file. `Timeout samples` counts what the grader could not decide."""
     rows = [row for _, row in read_objects(path)]
@@ -214,7 +218,7 @@ def write_metrics(path: Path, kind: str, seconds: float) -> None:
             total[row["type"]] += len(row["score"])
         lines.append(f"Type scores: { {kind: round(100 * right[kind] / total[kind], 1) for kind in sorted(total)} }")
     lines += ["", f"Time use: {seconds:.2f}s", f"Time use: {int(seconds) // 60}:{int(seconds) % 60:02}"]
-    path.with_name(f"{path.stem}_{kind}.metrics").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    metrics_path(path, kind).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 # --- the command
@@ -228,7 +232,7 @@ async def infer(arguments: argparse.Namespace, name: str, config: Config, model:
     path = output_path(arguments, name, config, meta["fingerprint"], len(questions))
     writer = TreeWriter(path, meta["fingerprint"])
     writer.open(resume=True)
-    if len(writer.done) == len(questions):
+    if len(writer.done) == len(questions) and metrics_path(path, config.prompt_wrap).exists():
         return path
     progress, started = Progress(len(questions), len(writer.done)), time.monotonic()
     progress.bar.set_description(name)

@@ -129,6 +129,10 @@ def test_metrics_are_plain_numbers_over_all_samples(data: Path, tmp_path: Path) 
     means = ast.literal_eval(lines["Mean score"])
     assert means == [round(100 * sum(row["score"][at] for row in rows) / 8, 1) for at in (0, 1)]
     assert lines["Num samples"] == lines["Num scores"] == "8" and lines["Timeout samples"] == "0"
+    path.unlink()  # as a run leaves it that is killed after its last question
+    (output,) = tmp_path.rglob("*.jsonl")
+    output.write_text("".join(reversed(output.read_text(encoding="utf-8").splitlines(True))), encoding="utf-8")
+    assert run(data, tmp_path, "--temperature", "1", "--n_sampling", "2", "--end", "8") == rows and path.exists()
 
 
 def test_the_choice_of_questions_belongs_to_the_seed_not_to_the_clock(data: Path) -> None:
