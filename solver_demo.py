@@ -107,6 +107,7 @@ async def solve_file(config: Config, arguments: argparse.Namespace) -> int:
         progress.bar.close()
         if progress.graded:
             print(f"right {progress.right} of {progress.graded} graded in this run", file=sys.stderr)
+    writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
     return 0
 

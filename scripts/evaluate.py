@@ -64,7 +64,7 @@ def read_rows(path: Path, policy: str) -> list[Row]:
     for where, record in read_objects(path):
         try:
             rows.append(_tree_row(where, record) if "react" in record else _tora_row(where, record, policy))
-        except (TreeError, KeyError, TypeError, IndexError, AttributeError) as error:
+        except (TreeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             message = f"{where}: neither a saved tree with an answer nor a ToRA-style row ({error!r})"
             raise UserError(message) from None
     if not rows:
@@ -94,6 +94,8 @@ def _solutions(tree: dict[str, Any]) -> list[Sample]:
 
 def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
     """The recorded answers under `tora`; other policies read the trajectory, whose notation is still intact."""
+    if not isinstance(record["pred"], list) or not isinstance(record["code"], list):
+        raise TypeError("pred and code: expected lists, one entry a sample")
     recorded = policy == "tora"
     answers = record["pred"] if recorded else [extract(code) for code in record["code"]]
     golds = (str(record["gt"]),) if recorded else _intact_golds(record)
@@ -184,8 +186,8 @@ def _method(name: str, score: Score, rows: list[Row], cost_share: float) -> dict
     """A score beside what it cost a question, so that methods can be compared at equal compute."""
     costs = {}
     for cost in COSTS:
-        values = [row.fields["meta"][cost] for row in rows if cost in (row.fields.get("meta") or {})]
-        if len(values) == len(rows):
+        values = [(row.fields.get("meta") or {}).get(cost) for row in rows]
+        if all(isinstance(value, int | float) for value in values):
             costs[cost] = round(cost_share * sum(values) / len(rows), 3)
     return {"method": name, **_plain({"score": score})["score"], "cost_per_question": costs}
 

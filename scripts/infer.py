@@ -251,11 +251,13 @@ async def infer(arguments: argparse.Namespace, name: str, config: Config, model:
 
 def main() -> int:
     arguments = parse_arguments()
-    names = list(AVG10) if arguments.data_name == "all" else arguments.data_name.split(",")
+    names = list(AVG10) if arguments.data_name == "all" else list(dict.fromkeys(arguments.data_name.split(",")))
     if arguments.start < 0 or arguments.end < -1:
         raise UserError(
             f"--start {arguments.start} --end {arguments.end}: expected positions from 0 (--end -1: to the end)"
         )
+    if arguments.num_test_sample < -1:
+        raise UserError(f"--num_test_sample {arguments.num_test_sample}: expected how many questions, or -1 for all")
     if unknown := [name for name in names if name not in DATASETS]:
         raise UserError(f"--data_name {unknown[0]}: unknown; expected all, or some of {', '.join(DATASETS)}")
     configs = [read_config(arguments, name) for name in names]

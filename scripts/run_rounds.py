@@ -139,7 +139,7 @@ class Runner:
             raise UserError("rounds: two rounds have the same name")
         self.models: dict[str, Path] = {"start": Path(self.keys.start), "previous": Path(self.keys.start)}
         self.siblings: dict[str, Path] = {}
-        self.searched = 0
+        self.searched = self.asked = 0  # rounds that searched, and the questions that they took
 
     def run(self) -> None:
         self.output.mkdir(parents=True, exist_ok=True)
@@ -196,10 +196,11 @@ class Runner:
         if one.questions_per_round is None:
             return Path(one.questions)
         path = folder / "questions.jsonl"
+        total = count_questions(one.questions, need_answer=True)
+        first, n = self.asked, min(total, one.questions_per_round)
+        self.asked += n
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            total = count_questions(one.questions, need_answer=True)
-            first, n = self.searched * one.questions_per_round, min(total, one.questions_per_round)
             items = itertools.cycle(question.item for question in read_questions(one.questions))
             chosen = itertools.islice(items, first % total, first % total + n)
             write_atomically(path, "".join(json.dumps(item) + "\n" for item in chosen))

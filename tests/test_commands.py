@@ -73,6 +73,18 @@ def test_the_same_seed_gives_the_same_trees_whatever_is_in_flight(searched: Path
     assert again == first
 
 
+def test_a_run_killed_after_its_last_question_is_put_in_order(searched: Path, tmp_path: Path) -> None:
+    path = tmp_path / "unsorted.jsonl"
+    lines = searched.read_text(encoding="utf-8").splitlines(True)
+    path.write_text("".join(reversed(lines)), encoding="utf-8")
+    done = run(
+        "solver_demo.py", "--custom_cfg", "configs/tiny/mcts.yaml", "--qaf", HELD_OUT, "--limit", "8",
+        "--output", str(path), "--set", "iterations=8",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert path.read_text(encoding="utf-8") == "".join(lines)
+
+
 def test_offline_inference_and_evaluation_read_the_trees(searched: Path) -> None:
     right = sum(row["prediction"] is not None and row["prediction"]["correct"] for row in rows(searched))
     evaluated = run("eval_output_jsonl.py", "--res_file", str(searched))

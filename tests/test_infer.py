@@ -153,6 +153,7 @@ def test_the_choice_of_questions_belongs_to_the_seed_not_to_the_clock(data: Path
         (("--set", "seeed=1"), ["seeed", "'seed'"]),
         (("--start", "99"), ["--start 99"]),
         (("--end", "-2"), ["--end -2", "-1"]),
+        (("--num_test_sample", "-7"), ["--num_test_sample -7", "-1"]),
         (("--split", "train"), ["train.jsonl"]),
     ],
 )

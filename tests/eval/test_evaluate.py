@@ -47,6 +47,14 @@ def test_runs_of_one_question_are_voted_on_and_cost_is_shared(tmp_path):
     assert {key: one["percent"] for key, one in result["files"][str(file)]["by"]["level"].items()} == {"1": 100, "2": 0}
 
 
+def test_costs_that_are_no_numbers_are_left_out(tmp_path):
+    file = tmp_path / "trees.jsonl"
+    row = {"question": "a", "answer": "1", "react": _tree("1"), "meta": {"tokens_generated": "many", "wall_seconds": 2}}
+    file.write_text(json.dumps(row) + "\n")
+    result = json.loads(_evaluate(file, "--json", cwd=tmp_path).stdout)
+    assert result["files"][str(file)]["methods"][0]["cost_per_question"] == {"wall_seconds": 2}
+
+
 def test_undecided_pairs_are_counted_apart_and_listed(tmp_path):
     file = tmp_path / "trees.jsonl"
     file.write_text(json.dumps({"question": "a", "answer": "ab", "react": _tree("ba")}) + "\n")
@@ -72,7 +80,9 @@ def test_tora_files_give_the_published_figure(tmp_path, reference):
 
 
 def test_bad_files_are_refused_in_one_line(tmp_path):
-    bad = {"text.jsonl:2": "\nno json\n", "other.jsonl:1": '{"a": 1}\n', "list.jsonl:1": "[]\n", "empty.jsonl": ""}
+    text = json.dumps({"code": ["\\boxed{12}"], "pred": "12", "gt": "12"})  # would be read letter by letter
+    bad = {"text.jsonl:2": "\nno json\n", "other.jsonl:1": '{"a": 1}\n', "list.jsonl:1": "[]\n", "empty.jsonl": "",
+           "letters.jsonl:1": text}  # fmt: skip
     for where, content in bad.items():
         (tmp_path / where.partition(":")[0]).write_text(content)
         run = _evaluate(tmp_path / where.partition(":")[0], cwd=tmp_path)
