@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
+from mcts.config import UserError
 from mcts.files import read_roots, read_tree_lines
 from mcts.tree import Node, walk
 from scripts.assembly import run_command
@@ -66,6 +67,11 @@ def main() -> int:
         for root, values in zip(roots, scorer.values(roots, where), strict=True):
             for kind, right in pairs(root, values):
                 found[kind].append(right)
+    if not any(found.values()):
+        raise UserError(
+            f"{arguments.trees}: no two siblings whose outcomes differ; "
+            "expected trees of mode mcts with is_sampling: true, which knows the answers"
+        )
     result: dict[str, Any] = {
         kind: {"auc": sum(rights) / len(rights) if rights else None, "pairs": len(rights)}
         for kind, rights in {**found, "all siblings": [one for rights in found.values() for one in rights]}.items()

@@ -100,3 +100,15 @@ def test_siblings_are_ranked_by_what_was_found_below_them() -> None:
     assert sorted(pairs(root, right)) == [("final answers", 1.0), ("inner steps", 1.0)]
     wrong = dict.fromkeys(truths(root), 0.0) | {"0.1": 0.5}
     assert sorted(pairs(root, wrong)) == [("final answers", 0.5), ("inner steps", 0.0)]
+
+
+def test_trees_without_rewards_rank_nothing_and_say_so(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = to_record(two_trees()[0], searched=False)
+    for node in record.values():
+        node.pop("reward", None)
+    trees = write_jsonl(tmp_path / "t.jsonl", [{"question": "q", "answer": "1", "react": record}])
+    monkeypatch.setattr(sys, "argv", ["script", "--trees", str(trees), "--model", str(model_folder)])
+    with pytest.raises(UserError, match="is_sampling: true"):
+        rank_siblings.main()
