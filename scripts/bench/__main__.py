@@ -51,7 +51,8 @@ def run(name: str, seconds: float) -> list[dict[str, Any]] | str:
 def summary(claims: list[dict[str, Any]]) -> str:
     states = [claim["holds"] for claim in claims]
     failed = [claim["claim"] for claim in claims if claim["holds"] is False]
-    counts = f"{states.count(True)} of {len(states)} claims hold, {states.count(None)} without their rival"
+    counts = f"{states.count(True)} of {len(states) - states.count(None)} claims hold"
+    counts += f", {states.count(None)} rows claim nothing or lack their rival"
     return "\n".join([counts, *(f"does not hold: {claim}" for claim in failed)])
 
 

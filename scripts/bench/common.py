@@ -48,6 +48,11 @@ def without_rival(claim: str, ours: float, bar: str, note: str, unit: str = "") 
     return Claim(claim, ours, None, None, bar, None, unit, note)
 
 
+def beside(claim: str, ours: float, other: float | None, unit: str = "") -> Claim:
+    """A figure beside another of the same run, for which nothing is claimed."""
+    return Claim(claim, ours, other, None if other is None else ours / other, "–", None, unit, "no claim")
+
+
 def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
@@ -55,7 +60,7 @@ def number(value: float | None) -> str:
 def table(claims: Iterable[Claim]) -> str:
     lines = [("claim", "ours", "rival or limit", "unit", "ratio", "bar", "holds")]
     for one in claims:
-        holds = "not measured" if one.holds is None else "yes" if one.holds else "NO"
+        holds = "–" if one.holds is None else "yes" if one.holds else "NO"
         cells = number(one.ours), number(one.rival), one.unit, number(one.ratio), one.bar, holds
         lines.append((one.claim + (f" ({one.note})" if one.note else ""), *cells))
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

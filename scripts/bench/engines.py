@@ -28,7 +28,7 @@ from mcts.driver import solve_all
 from mcts.files import read_questions
 from mcts.model import Context
 from scripts.assembly import load_model, open_solver
-from scripts.bench.common import Claim, at_most, main
+from scripts.bench.common import Claim, at_most, beside, main
 
 WEIGHTS = Path("models/tiny/weights")
 PROBLEMS = Path("models/tiny/data/heldout.jsonl")
@@ -188,11 +188,6 @@ def claims() -> list[Claim]:
         rows.append(beside(f"{name}: start, first value included", report["start"], base["start"], "s"))
         rows.append(beside(f"{name}: peak memory of all processes", report["memory"], base["memory"], "MiB"))
     return rows
-
-
-def beside(claim: str, ours: float, rival: float | None, unit: str = "") -> Claim:
-    """A figure beside the transformers engine's of the same run, for which nothing is claimed."""
-    return Claim(claim, ours, rival, None if rival is None else ours / rival, "–", None, unit, "no claim")
 
 
 def _worker_main(engine: str, folder: str, engine_args: str, target: str) -> None:
