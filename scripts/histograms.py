@@ -63,7 +63,7 @@ def draw(panels: Sequence[tuple[str, dict[str, list[float]]]], title: str, outpu
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 3), squeeze=False, sharey=True)
     for axis, (name, groups) in zip(axes[0], panels, strict=True):
         for label, values in groups.items():
-            axis.hist(values, BINS, (-1, 1), density=bool(values), alpha=0.6, label=f"{label}, n = {len(values)}")
+            axis.hist(values, BINS, range=(-1, 1), density=bool(values), alpha=0.6, label=f"{label}, n = {len(values)}")
         axis.set(title=name, xlabel="Q")
         axis.legend(fontsize=7)
     axes[0][0].set_ylabel("density")
