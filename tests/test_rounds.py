@@ -15,6 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mcts.config import load_keys
+from scripts.run_rounds import Rounds, Runner
+
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 5}}
 
@@ -148,3 +151,14 @@ def test_a_missing_launcher_or_failing_command_ends_with_its_code(tmp_path: Path
     config = write_config(tmp_path / "d.yaml", tmp_path / "run", prepare=["no-such-program"])
     done = run(config)
     assert done.returncode == 2 and "no-such-program" in done.stderr
+
+
+def test_a_round_takes_the_questions_after_those_of_the_rounds_before(tmp_path: Path) -> None:
+    rounds = [{"name": "0"}, {"name": "1", "questions_per_round": 2}, {"name": "2"}]
+    config = write_config(tmp_path / "r.yaml", tmp_path, questions=str(tmp_path / "q.jsonl"), rounds=rounds)
+    (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "{n}", "answer": "1"}}\n' for n in range(9)))
+    for _ in range(2):  # the second run finds the files of the first
+        runner = Runner(load_keys(Rounds, str(config), []))
+        files = [runner._questions(one, tmp_path / one.name) for one in runner.rounds]
+        taken = [[json.loads(line)["question"] for line in path.read_text().splitlines()] for path in files]
+        assert taken == [list("0123"), list("45"), list("6780")]
