@@ -244,13 +244,13 @@ class ForkInterpreter:
         if source is None or server is None:
             raise Lost
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        child = Process(ours)
+        child = Process(ours, source)
         source.resume()
         try:
             name = secrets.token_hex(8)
             child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
             server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
-            source.send(b"fork", theirs.fileno())
+            source.fork(theirs.fileno())
             theirs.close()
             answer = await self._answer(child)
         except BaseException as error:
@@ -268,12 +268,13 @@ class ForkInterpreter:
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                await child.receive()
+                greeting = await child.receive()
                 self._register(child)
+                child.name = int(greeting) if greeting.isdigit() and len(greeting) < 10 else 0
                 try:
                     return parse(await child.receive(), time.monotonic() - started)
                 except (Gone, ValueError):
-                    raise Killed(post_mortem(await child.wait_status(0.5))) from None
+                    raise Killed(post_mortem(await child.wait_status(2.0))) from None
         except TimeoutError:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import socket
 import sys
 
 PACKET_BYTES = 200_000
+BURIALS = 10_000  # in one packet
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -46,10 +48,12 @@ class Process:
     """A state's process. It runs while somebody needs it (`resume`, `pause`), otherwise it is stopped: threads that a
     snippet left behind stop with it. Its pid is the kernel's word, not its own."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, parent: Process | None = None) -> None:
         channel.setblocking(False)
         channel.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self.channel = channel
+        self.channel, self.parent = channel, parent
+        self.name = 0  # how it calls itself: good for its burial, and for nothing else
+        self.dead: list[int] = []  # names of children whose end has been noted
         self.pid, self.pidfd, self.inner, self.users = 0, -1, 0, 0
 
     def read(self) -> bytes | None:
@@ -95,6 +99,11 @@ class Process:
             return int(proc(f"{self.pid}/stat").split()[-1])
         return None
 
+    def fork(self, channel: int) -> None:
+        """Have a child that serves on `channel`, and bury the dead. Raises Gone."""
+        dead, self.dead = self.dead[:BURIALS], self.dead[BURIALS:]
+        self.send(json.dumps(dead).encode(), channel)
+
     def resume(self) -> None:
         self.users += 1
         self.signal(signal.SIGCONT)
@@ -111,6 +120,9 @@ class Process:
 
     def kill(self) -> None:
         self.signal(signal.SIGKILL)
+        if self.parent is not None and self.name:
+            self.parent.dead.append(self.name)
+            self.parent = None
         self.channel.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)

@@ -66,16 +66,17 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
     """Fork and report on command, until the manager closes the channel."""
     runner = Runner(settings["profile"])
     namespace: dict[str, Any] = {}
+    dead: set[int] = set()  # children that the manager has no more questions about
     while True:
         command, descriptors, _, _ = socket.recv_fds(channel, PACKET_BYTES, 1)
-        reap()
         if not command:
             os._exit(0)
+        reap(dead, json.loads(command))
         if descriptors and fork(descriptors[0]):
             channel.close()
             channel = packet_socket(fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL))
             os.close(descriptors[0])
-            namespace = namespace or main_namespace(settings["cpu_seconds"])
+            namespace, dead = namespace or main_namespace(settings["cpu_seconds"]), set()
             runner.run(channel, namespace)
 
 
@@ -99,11 +100,16 @@ def fork(descriptor: int) -> bool:
     return child
 
 
-def reap() -> None:
-    """Bury the children that ended; the manager has seen how."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def reap(dead: set[int], more: list[int]) -> None:
+    """Bury the children of which the manager has seen how they ended: until then only a zombie can tell it."""
+    dead.update(more)
+    for pid in list(dead):
+        try:
+            buried = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # a snippet has buried it
+            buried = True
+        if buried:
+            dead.discard(pid)
 
 
 class Runner:
@@ -119,7 +125,7 @@ class Runner:
     def run(self, channel: socket.socket, namespace: dict[str, Any]) -> None:
         """Run the snippet that waits on the channel and answer."""
         request = json.loads(channel.recv(PACKET_BYTES))
-        channel.send(b"ready")
+        channel.send(str(os.getpid()).encode())
         unpack(request["folder"], self.files)
         sys.stdout = self.standard_output()
         started = time.perf_counter()

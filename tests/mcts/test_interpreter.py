@@ -264,6 +264,20 @@ async def test_hundreds_in_flight(interpreter):
     assert [run.observation for run in runs] == [str(10 + i) for i in range(200)]
 
 
+async def test_the_end_of_a_process_is_told_however_busy_its_parent():
+    """The parent buries a child only when its end has been noted, or the observation would depend on the schedule."""
+    async with ForkInterpreter(workers=8) as busy:
+        base = (await busy.run(None, "x = 3")).state
+        ends = await asyncio.gather(*(busy.run(base, "import os\nos._exit(x)") for _ in range(200)))
+        assert {end.observation for end in ends} == {
+            "ProcessError: the snippet ended its own process with exit status 3"
+        }
+        await busy.run(base, "x"), await busy.run(base, "x")  # each fork buries those of before
+        children = [stat.read_text() for stat in Path("/proc").glob("[0-9]*/stat")]
+        dead = [fields for fields in children if f") Z {base.node.process.pid} " in fields]
+        assert len(dead) <= 2
+
+
 async def test_a_cancelled_snippet_leaves_nothing(interpreter):
     base = (await interpreter.run(None, "x = 1")).state
     task = asyncio.create_task(interpreter.run(base, "open('f', 'w').write('x')\nwhile True: pass"))
