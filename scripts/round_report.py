@@ -17,7 +17,8 @@ COSTS = ("tokens_generated", "tokens_computed", "simulations")
 
 @dataclass(frozen=True)
 class Row:
-    """One method of one round. right: by question; costs: means a question; seconds: of the whole run."""
+    """One method of one round. right: by question; costs: means a question; seconds: of the whole command
+    (a reranked row's are those of the decision; its trees are another row's)."""
 
     round: str
     method: str
@@ -45,8 +46,7 @@ def read_row(name: str, path: Path) -> Row:
         right[record["meta"]["index"]] = (record["prediction"] or {}).get("correct") is True
         for key in COSTS:
             sums[key] += record["meta"][key]
-    stages = [stage for stage in (path.stem, f"{path.stem}.sampled") if (path.parent / f"{stage}.done").exists()]
-    seconds = sum(stage_seconds(path.parent, stage) for stage in stages)
+    seconds = stage_seconds(path.parent, path.stem)
     return Row(name, path.stem, right, {key: total / len(right) for key, total in sums.items()}, seconds)
 
 

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mcts.config import UserError, load_keys, make_keys
 from mcts.files import count_questions, read_questions
@@ -44,16 +44,23 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 class Evaluation(BaseModel):
     """A row of the report. set: overrides of the configuration; n: the first n held-out questions (0: all);
-    rerank: the answers of several runs are decided by the value head (OVM) instead of a vote. siblings: the trees are
-    made once, by the model of the first round that asks for them, and every round's value head ranks their siblings."""
+    rerank: instead of a configuration, an earlier row: the value head (OVM) decides its runs instead of a vote.
+    siblings: the trees are made once, by the model of the first round that asks for them, and every round's value
+    head ranks their siblings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    config: str
+    config: str = ""
     set: dict[str, Any] = {}
     n: int = Field(0, ge=0)
-    rerank: bool = False
+    rerank: str = ""
     siblings: bool = False
+
+    @model_validator(mode="after")
+    def one_source(self) -> Evaluation:
+        if bool(self.config) == bool(self.rerank):
+            raise ValueError("expected either config: FILE or rerank: ROW")
+        return self
 
 
 class RoundKeys(BaseModel):
@@ -133,6 +140,11 @@ class Runner:
             for name in (one.base, one.searcher, one.trees):
                 if name is not None and name not in known:
                     raise UserError(f"rounds[{number}]: {name!r} is no earlier round; expected {sorted(known)}")
+            before: set[str] = set()
+            for row, evaluation in (one.evaluate or {}).items():
+                if evaluation.rerank and evaluation.rerank not in before:
+                    raise UserError(f"rounds[{number}]: {row}: rerank: no row {evaluation.rerank!r} before it")
+                before.add(row)
             known.add(one.name)
             self.rounds.append(one)
         if len({one.name for one in self.rounds}) < len(self.rounds):
@@ -223,11 +235,10 @@ class Runner:
         if evaluation.siblings:
             self._rank_siblings(folder, name, model, command)
             return
-        sampled = folder / f"{name}.sampled.jsonl" if evaluation.rerank else trees
-        self._stage(folder, sampled.stem, [*command, "--output", str(sampled)])
         if evaluation.rerank:
-            rerank = ["python", "scripts/rerank.py", "--model", str(model), "--trees", str(sampled)]
-            self._stage(folder, name, [*rerank, "--output", str(trees)], clean=[trees])
+            sampled = folder / f"{evaluation.rerank}.jsonl"
+            command = ["python", "scripts/rerank.py", "--model", str(model), "--trees", str(sampled)]
+        self._stage(folder, name, [*command, "--output", str(trees)], clean=[trees] if evaluation.rerank else None)
 
     def _rank_siblings(self, folder: Path, name: str, model: Path, search: list[str]) -> None:
         trees = self.siblings.setdefault(name, folder / f"{name}.trees.jsonl")

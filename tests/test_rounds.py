@@ -19,7 +19,11 @@ from mcts.config import load_keys
 from scripts.run_rounds import Rounds, Runner
 
 ROOT = Path(__file__).resolve().parents[1]
-METHODS = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 5}}
+METHODS = {
+    "greedy": {"config": "configs/tiny/greedy.yaml", "n": 5},
+    "runs": {"config": "configs/tiny/maj5.yaml", "set": {"n_runs": 3}, "n": 3},
+    "best": {"rerank": "runs"},
+}
 
 
 def write_config(path: Path, output: Path, **keys: object) -> Path:
@@ -35,7 +39,7 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
         "held_out": "models/tiny/data/dev.jsonl", "evaluate": METHODS,
         "rounds": [{"name": "1"}, {"name": "2", "base": "start", "pooled": True, "evaluate": None}],
     }  # fmt: skip
-    path.write_text(yaml.safe_dump(base | keys))
+    path.write_text(yaml.safe_dump(base | keys, sort_keys=False))
     return path
 
 
@@ -109,6 +113,8 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
     assert settings["model_dir"] == "models/tiny/weights"
     report = (whole / "report.md").read_text()
     assert "| 1 | greedy | 5 |" in report and "distinct correct" in report
+    rows = {row["method"]: row for row in results(whole)}
+    assert rows["best"]["costs"] == rows["runs"]["costs"] and len(rows["best"]["right"]) == 3
 
 
 def test_other_keys_are_not_mixed_in(whole: Path) -> None:
@@ -124,6 +130,8 @@ def test_other_keys_are_not_mixed_in(whole: Path) -> None:
         ({"rounds": [{"nome": "1"}]}, ["rounds[0]", "nome", "did you mean 'name'"]),
         ({"rounds": [{"name": "1"}, {"name": "1"}]}, ["same name"]),
         ({"method": "dpo"}, ["method", "dpo"]),
+        ({"evaluate": {"best": {"rerank": "runs"}}}, ["rounds[0]", "best", "no row 'runs'"]),
+        ({"evaluate": {"best": {"n": 3}}}, ["evaluate", "config: FILE or rerank: ROW"]),
     ],
 )
 def test_bad_rounds_are_refused_before_any_work(tmp_path: Path, keys: dict, words: list[str]) -> None:
@@ -142,7 +150,7 @@ def test_shipped_rounds_are_well_formed() -> None:
         for one in runner.rounds:
             load_keys(TrainSettings, ROOT / one.train)
             for evaluation in (one.evaluate or {}).values():
-                load_config(ROOT / evaluation.config)
+                assert evaluation.rerank or load_config(ROOT / evaluation.config)
 
 
 def test_a_missing_launcher_or_failing_command_ends_with_its_code(tmp_path: Path) -> None:
