@@ -81,9 +81,12 @@ def _layer(layer: Any) -> _Layer:
 class LeanLlama:
     """The hidden states of a transformers model of the covered families, by fewer operations."""
 
-    def __init__(self, model: Any, shape: Shape) -> None:
-        """Raises nothing; ask `supports` first."""
+    def __init__(self, model: Any, shape: Shape, *, compiled: bool = False) -> None:
+        """compiled: what lies between two attentions is fused by torch.compile. Ask `supports` first."""
         config = model.config
+        if compiled:
+            self._project = torch.compile(self._project, dynamic=True)  # type: ignore[method-assign]
+            self._feed = torch.compile(self._feed, dynamic=True)  # type: ignore[method-assign]
         self._shape, self._eps = shape, config.rms_norm_eps
         self._embedding: Tensor = model.model.embed_tokens.weight.data
         self._layers = [_layer(layer) for layer in model.model.layers]
@@ -107,13 +110,12 @@ class LeanLlama:
         state = functional.embedding(work.ids, self._embedding)  # [N, hidden]
         cos, sin = self._cos[work.positions], self._sin[work.positions]
         for number, layer in enumerate(self._layers):
-            state = self._attend(work, number, layer, state, cos, sin)
-            normed = functional.rms_norm(state, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
-            gate, up = (layer.gate_up @ normed.t()).chunk(2)  # [feed-forward, N]: the faster way round, twice on a CPU
-            state = torch.addmm(state, functional.silu(gate).mul_(up).t(), layer.down.t())
+            query, keys, values = self._project(layer, state, cos, sin)
+            state = self._feed(layer, state, work.attend(number, query, keys, values, self._scaling))
         return functional.rms_norm(state[work.ends], self._norm.shape, self._norm, self._eps)
 
-    def _attend(self, work: Pass, number: int, layer: _Layer, state: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def _project(self, layer: _Layer, state: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention works on: queries [N, query heads, dim], new keys and values [N, heads, dim]."""
         heads, dim = self._shape.heads, self._shape.key_dim
         queries = heads * self._shape.groups
         normed = functional.rms_norm(state, layer.norm.shape, layer.norm, self._eps)
@@ -124,7 +126,13 @@ class LeanLlama:
             key = functional.rms_norm(turning[:, queries:], (dim,), layer.key_norm, self._eps)
             turning = torch.cat([query, key], dim=1)
         turned = torch.addcmul(turning * cos, turning.roll(dim // 2, -1), sin)
-        mixed = work.attend(number, turned[:, :queries], turned[:, queries:], qkv[:, queries + heads :], self._scaling)
+        return turned[:, :queries], turned[:, queries:], qkv[:, queries + heads :]
+
+    def _feed(self, layer: _Layer, state: Tensor, mixed: Tensor) -> Tensor:
+        """The rest of a layer, from what attention gave [N, query heads · dim] to the next state [N, hidden]."""
         if layer.out_bias is not None:
             state = state + layer.out_bias
-        return torch.addmm(state, mixed, layer.out.t())
+        state = torch.addmm(state, mixed, layer.out.t())
+        normed = functional.rms_norm(state, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
+        gate, up = (layer.gate_up @ normed.t()).chunk(2)  # [feed-forward, N]: the faster way round, twice on a CPU
+        return torch.addmm(state, functional.silu(gate).mul_(up).t(), layer.down.t())

@@ -63,8 +63,8 @@ def pass_attention(
 class Network:
     """window: the longest prompt plus answer, in tokens. Raises UserError for models it cannot run."""
 
-    def __init__(self, model: Any, head: ValueHead | None, *, lean: bool = True) -> None:
-        """lean: whether models of the covered families take the short way (`models.llama`)."""
+    def __init__(self, model: Any, head: ValueHead | None, *, lean: bool = True, compiled: bool = False) -> None:
+        """lean: whether models of the covered families take the short way (`models.llama`), which may be compiled."""
         self.model, self.head = model.eval(), head
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
@@ -72,7 +72,9 @@ class Network:
         self._hidden: Tensor | None = None
         model.base_model.register_forward_hook(self._catch_hidden)
         self.shape = self._probe()
-        self._lean = LeanLlama(model, self.shape) if lean and supports(model) else None
+        self._lean = LeanLlama(model, self.shape, compiled=compiled) if lean and supports(model) else None
+        if compiled and self._lean is None:
+            raise UserError(f"engine_args: compile does not cover {type(model).__name__}: leave it out")
         self._output: nn.Module = model.get_output_embeddings()
         self._no_bias = self._output.weight.new_zeros(self._output.weight.shape[0])  # products with one are faster
 

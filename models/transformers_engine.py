@@ -44,11 +44,13 @@ class Settings:
     """engine_args of this engine.
 
     threads: of the processor, 0: torch's default; for the whole process. max_kept_tokens: prompt positions whose
-    entries are kept for reuse; the least recently used are computed again when they are needed.
+    entries are kept for reuse; the least recently used are computed again when they are needed. compile: fuse the
+    small operations of Llama-like models by torch.compile; meant for GPUs, on a CPU it needs a C++ compiler.
     """
 
     threads: int = 0
     max_kept_tokens: int = 1 << 22
+    compile: bool = False
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
@@ -69,6 +71,7 @@ class TransformersModel:
         *,
         max_rows: int = 256,
         max_kept_tokens: int = Settings.max_kept_tokens,
+        compiled: bool = False,
         executor: ThreadPoolExecutor | None = None,
     ) -> None:
         """max_rows: samples decoded together. executor: the one thread that works with the model; best the one that
@@ -76,7 +79,7 @@ class TransformersModel:
         self.tokenizer = Tokenizer(tokenizer)
         self.max_rows = max_rows
         self._executor = executor or ThreadPoolExecutor(1, "engine")
-        self._network = self._executor.submit(Network, model, head).result()
+        self._network = self._executor.submit(Network, model, head, compiled=compiled).result()
         self._batch = Batch(self._network, self.tokenizer, ContextStore(max_kept_tokens), _eos_ids(model, tokenizer))
         self._usage: weakref.WeakKeyDictionary[Context, Usage] = weakref.WeakKeyDictionary()
         self._pending: deque[tuple[Request, asyncio.Future[Request]]] = deque()
@@ -107,8 +110,10 @@ class TransformersModel:
         if settings.threads:
             executor.submit(torch.set_num_threads, settings.threads).result()
         model, tokenizer, head = executor.submit(_read, Path(model_dir), need_value, device, dtype).result()
-        kept = settings.max_kept_tokens
-        return cls(model, tokenizer, head, max_rows=max_rows, max_kept_tokens=kept, executor=executor)
+        kept, compiled = settings.max_kept_tokens, settings.compile
+        return cls(
+            model, tokenizer, head, max_rows=max_rows, max_kept_tokens=kept, compiled=compiled, executor=executor
+        )
 
     # --- the port
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,17 @@ async def test_the_number_of_threads_is_a_key_and_one_thread_gives_the_same_text
     ]
     with pytest.raises(UserError, match="threads must be 0 or more"):
         TransformersModel.load(model_folder, engine_args={"threads": -1})
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+async def test_compiled_layers_say_the_same(tmp_path: Path) -> None:
+    folder = save_model_folder(tmp_path / "llama")
+    lean, compiled = (TransformersModel.load(folder, engine_args={"compile": one}) for one in (False, True))
+    for plain, fused in zip(await expansions(lean, 4, 4), await expansions(compiled, 4, 4), strict=True):
+        assert fused.value == pytest.approx(plain.value, abs=1e-5)
+        assert [one.token_ids for one in fused.samples] == [one.token_ids for one in plain.samples]
+    with pytest.raises(UserError, match="compile does not cover GPTNeoXForCausalLM"):
+        TransformersModel.load(save_model_folder(tmp_path / "other", "gpt_neox"), engine_args={"compile": True})
 
 
 async def test_evicted_prefixes_are_computed_again_with_the_same_result(model_folder: Path) -> None:
