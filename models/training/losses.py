@@ -83,6 +83,11 @@ class PolicyValue(nn.Module):
         """The language model itself, adapters inside its layers."""
         return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
 
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """The layers that FSDP shards one by one, as transformers names them."""
+        return list(self.causal._no_split_modules or ())
+
     def hidden(self, batch: Batch) -> Tensor:
         """The states after the final norm, flattened: [B · T, hidden]."""
         causal = self.causal

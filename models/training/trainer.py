@@ -3,7 +3,7 @@
 Every process knows the whole update and takes its share of it, so the means are taken over all processes and all
 accumulation steps: the losses and the weights do not depend on how many there are (up to the rounding of sums).
 
-Not covered by tests here: DeepSpeed and GPUs (the configurations under configs/train/ follow accelerate's manual).
+Not covered by tests here: DeepSpeed and GPUs (`configs/train/zero3.yaml` follows accelerate's manual).
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Trainer:
             self._train()
             self._finish()
         self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()  # the processes cannot talk to each other after it
         return self.model_folder
 
     # --- before the first update
@@ -108,6 +109,11 @@ class Trainer:
     def _prepare_engine(self, module: torch.nn.Module) -> None:
         optimizers = make_optimizers(module, self.settings)
         self.rates = [[group["lr"] for group in one.param_groups] for one in optimizers]
+        if len(optimizers) > 1 and self.accelerator.distributed_type in (
+            DistributedType.DEEPSPEED,
+            DistributedType.FSDP,
+        ):
+            raise UserError("optimizer muon+adamw: sharded training (FSDP, DeepSpeed) takes one optimiser; use adamw")
         if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
             keys = self.accelerator.state.deepspeed_plugin.deepspeed_config
             keys["train_micro_batch_size_per_gpu"] = 1  # batches are ours; the engine only counts steps
@@ -118,7 +124,9 @@ class Trainer:
         """The units with the log-probabilities of their pairs under the model that training starts from, which are
         computed once and kept beside the checkpoints."""
         path = self.output / f"reference.{name}.json"
-        if not path.exists():
+        missing = not path.exists()
+        self.accelerator.wait_for_everyone()  # nobody makes it while another still looks
+        if missing:
             known = self._reference(units)
             if self.main:
                 _write(path, json.dumps(known))
@@ -164,7 +172,6 @@ class Trainer:
                 self._report(done, "eval", self.evaluate(self.held_out))
             if done % settings.save_every == 0 and done < updates:
                 self._save(done)
-        self.accelerator.end_training()
 
     def _update(self, update: int) -> Tensor:
         """One step of the optimisers; returns the four terms [4], means over the whole update."""

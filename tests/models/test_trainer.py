@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
@@ -156,19 +157,55 @@ def test_a_continued_training_is_the_uninterrupted_one_for_every_optimizer(
     assert same_weights(tmp_path / "a", tmp_path / "b", 1e-6)
 
 
-def test_two_processes_and_accumulation_give_the_losses_of_one(folder: Path, tmp_path: Path) -> None:
-    keys = {"objective": "svpo", "updates": 6, "batch_size": 7}  # 7 does not divide evenly
-    Trainer(settings(folder, tmp_path / "one", **keys)).run()
-    two = settings(folder, tmp_path / "two", accumulation=2, **keys)
-    (tmp_path / "two.json").write_text(json.dumps(two.model_dump()))
-    launch = "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --mixed_precision no"
-    launch += " --dynamo_backend no --main_process_port 0"
-    command = [sys.executable, *launch.split(), "scripts/train.py", "--config", str(tmp_path / "two.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+def launch(settings: TrainSettings, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """`accelerate launch` of two processes."""
+    keys = Path(f"{settings.output}.json")
+    keys.write_text(json.dumps(settings.model_dump()))
+    options = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0", script]
+    config = ["--config"] if script.startswith("scripts") else []
+    own = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
+    command += [*config, str(keys), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=300)
+
+
+UNEVEN = {"objective": "svpo", "updates": 6, "batch_size": 7}  # 7 does not divide evenly
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Trainer(settings(folder, folder / "alone", **UNEVEN)).run()
+    return folder / "alone"
+
+
+def same_losses(one: Path, other: Path) -> bool:
+    rows = zip(metrics(one), metrics(other), strict=True)
+    return all(row == pytest.approx(match, rel=1e-4, abs=1e-5) for row, match in rows)
+
+
+def test_two_processes_and_accumulation_give_the_losses_of_one(folder: Path, alone: Path, tmp_path: Path) -> None:
+    two = settings(folder, tmp_path / "two", accumulation=2, **UNEVEN)
+    done = launch(two, "scripts/train.py")
     assert done.returncode == 0, done.stderr[-3000:]
-    for one, other in zip(metrics(tmp_path / "one"), metrics(tmp_path / "two"), strict=True):
-        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+    assert same_losses(alone, tmp_path / "two") and same_weights(alone, tmp_path / "two", 1e-5)
+    done = launch(two.model_copy(update={"batch_size": 3, "output": str(tmp_path / "few")}), "scripts/train.py")
+    assert "processes × accumulation = 4" in done.stderr  # there were two
+
+
+def test_sharded_over_two_processes_a_stopped_training_ends_with_the_same_weights(
+    folder: Path, alone: Path, tmp_path: Path
+) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "train" / "fsdp.yaml").read_text())["fsdp_config"]
+    environment = {key.upper(): str(value) for key, value in config.items()} | {"ACCELERATE_USE_FSDP": "true"}
+    two = settings(folder, tmp_path / "two", save_every=2, **UNEVEN)
+    stopped = launch(two, "tests/models/train_sharded.py", "STOP", **environment)
+    assert (tmp_path / "two" / "checkpoint" / "00000002").is_dir(), stopped.stderr[-3000:]
+    done = launch(two, "tests/models/train_sharded.py", **environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert same_losses(alone, tmp_path / "two") and same_weights(alone, tmp_path / "two", 1e-5)
+    report = json.loads(done.stdout)
+    assert report["sharded"] == 3 and 0.45 < report["share"] < 0.55  # two layers, and what is around them
 
 
 def test_trees_train_as_unrolled_paths_do(folder: Path, tmp_path: Path) -> None:
