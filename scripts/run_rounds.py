@@ -69,7 +69,7 @@ class RoundKeys(BaseModel):
     base: the model that is trained (and searches): `previous`, `start` or the name of an earlier round. searcher:
     the model that searches, where it is another. search: null for a round without search, whose `train_set` names its
     examples. trees: the name of an earlier round whose trees are used again.
-    pooled: train on the examples of all rounds so far.
+    pooled: train on the examples of all rounds so far. evaluate: rows by name; null leaves a row of the file out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -89,7 +89,10 @@ class RoundKeys(BaseModel):
     train_set: dict[str, Any] = {}
     launch: list[str] = ["python"]
     held_out: str = ""
-    evaluate: dict[str, Evaluation] | None = None
+    evaluate: dict[str, Evaluation | None] | None = None
+
+    def rows(self) -> list[tuple[str, Evaluation]]:
+        return [(name, row) for name, row in (self.evaluate or {}).items() if row is not None]
 
 
 class Rounds(RoundKeys):
@@ -141,7 +144,7 @@ class Runner:
                 if name is not None and name not in known:
                     raise UserError(f"rounds[{number}]: {name!r} is no earlier round; expected {sorted(known)}")
             before: set[str] = set()
-            for row, evaluation in (one.evaluate or {}).items():
+            for row, evaluation in one.rows():
                 if evaluation.rerank and evaluation.rerank not in before:
                     raise UserError(f"rounds[{number}]: {row}: rerank: no row {evaluation.rerank!r} before it")
                 before.add(row)
@@ -184,7 +187,7 @@ class Runner:
             self._search(one, folder, self.models[one.searcher or one.base])
         self._train(one, folder, base)
         self.models[one.name] = self.models["previous"] = folder / "train" / "model"
-        for name, evaluation in (one.evaluate or {}).items():
+        for name, evaluation in one.rows():
             self._evaluate(one, folder / "evaluate", name, evaluation)
 
     def _search(self, one: RoundKeys, folder: Path, model: Path) -> None:

@@ -37,7 +37,7 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
         "train_set": {"updates": 6, "save_every": 2, "batch_size": 4, "tensorboard": False,
                       "replay": ["{output}/data/demonstrations.jsonl"]},
         "held_out": "models/tiny/data/dev.jsonl", "evaluate": METHODS,
-        "rounds": [{"name": "1"}, {"name": "2", "base": "start", "pooled": True, "evaluate": None}],
+        "rounds": [{"name": "1"}, {"name": "2", "base": "start", "pooled": True, "evaluate": dict.fromkeys(METHODS)}],
     }  # fmt: skip
     path.write_text(yaml.safe_dump(base | keys, sort_keys=False))
     return path
@@ -149,7 +149,7 @@ def test_shipped_rounds_are_well_formed() -> None:
         runner = Runner(load_keys(Rounds, path))
         for one in runner.rounds:
             load_keys(TrainSettings, ROOT / one.train)
-            for evaluation in (one.evaluate or {}).values():
+            for _, evaluation in one.rows():
                 assert evaluation.rerank or load_config(ROOT / evaluation.config)
 
 
