@@ -3,7 +3,7 @@
 Every process knows the whole update and takes its share of it, so the means are taken over all processes and all
 accumulation steps: the losses and the weights do not depend on how many there are (up to the rounding of sums).
 
-Not covered by tests here: DeepSpeed and GPUs (`configs/train/zero3.yaml` follows accelerate's manual).
+Not covered by tests here: GPUs (FSDP2 and DeepSpeed ZeRO-3 are, on CPUs).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from accelerate import Accelerator, DistributedType
 from accelerate.utils import ProjectConfiguration, set_seed
 from torch import Tensor
 from tqdm import tqdm
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mcts.config import UserError
 from models.training.data import Batch, Totals, Unit, make_batch, read_units, tree_tokens
@@ -118,6 +119,8 @@ class Trainer:
             keys = self.accelerator.state.deepspeed_plugin.deepspeed_config
             keys["train_micro_batch_size_per_gpu"] = 1  # batches are ours; the engine only counts steps
             keys["gradient_accumulation_steps"] = self.settings.accumulation
+            keys["gradient_clipping"] = self.settings.clip
+            keys["train_batch_size"] = self.settings.accumulation * self.accelerator.num_processes
         self.module, *self.optimizers = self.accelerator.prepare(module, *optimizers)
 
     def _with_reference(self, units: list[Unit], name: str) -> list[Unit]:
@@ -180,8 +183,13 @@ class Trainer:
         processes, totals = self.accelerator.num_processes, Totals.of(units)
         own = share_of(units, processes, self.accelerator.process_index)
         sums = torch.zeros(len(TERMS), device=self.accelerator.device)
+        factor = rate_factor(update, self.plan.updates, self.settings)
+        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * factor
         for step in range(steps):
             last = step == steps - 1
+            self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in the last backward pass
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 terms, _ = self.module(self._batch(share_of(own, steps, step)), self.weights)
                 loss = self.weights.combine(means(terms, totals)) * processes  # the wrappers take means
@@ -190,10 +198,7 @@ class Trainer:
                 self.accelerator.backward(loss)
             sums += terms.detach()
         self.accelerator.clip_grad_norm_(self.module.parameters(), self.settings.clip)
-        factor = rate_factor(update, self.plan.updates, self.settings)
-        for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
-            for group, rate in zip(optimizer.param_groups, rates, strict=True):
-                group["lr"] = rate * factor
+        for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         return means(self.accelerator.reduce(sums, "sum"), totals)
@@ -253,6 +258,7 @@ class Trainer:
 
     def _finish(self) -> None:
         state = self.accelerator.get_state_dict(self.module)
+        unset_hf_deepspeed_config()  # one process writes, and loads the model in one piece to do so
         if self.main:
             save_merged(self.settings, state, self.model_folder)
             shutil.rmtree(self.output / "checkpoint", ignore_errors=True)
