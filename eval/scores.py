@@ -39,7 +39,7 @@ def accuracy(grades: Iterable[bool | None]) -> Score:
     return Score(100 * right / len(found) if found else 0.0, low, high, len(found), found.count(None))
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
+def wilson(right: float, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of right/n, in per cent."""
     if n == 0:
         return 0.0, 100.0
