@@ -351,7 +351,9 @@ _NUMERALS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen twenty"
 )
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _NUMBER_WORDS = {word: value for value, word in enumerate(_NUMERALS.split())}
+_NUMBER_WORDS |= {word: 10 * value for value, word in enumerate(_TENS.split(), start=2)} | {"hundred": 100}
 _SCALES = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 
 
@@ -395,8 +397,11 @@ _LETTER_UNIT = re.compile(rf"(?P<n>.*[\d)}}]) (?P<unit>[{SYMBOL_UNITS}](?:\s*\^\
 
 def _scalar(text: str) -> Answer | None:
     """A value with what may stand around it: a currency, a percent or degree sign, a scale word, a unit."""
-    if text.casefold() in _NUMBER_WORDS:
-        return _literal(str(_NUMBER_WORDS[text.casefold()]))
+    tens, hyphen, ones = text.casefold().partition("-")
+    if tens in _NUMBER_WORDS and (
+        not hyphen or (20 <= _NUMBER_WORDS[tens] < 100 and 0 < _NUMBER_WORDS.get(ones, 0) < 10)
+    ):
+        return _literal(str(_NUMBER_WORDS[tens] + _NUMBER_WORDS.get(ones, 0)))
     if match := _MONEY.fullmatch(text):
         return _with_unit(match["sign"] + match["sum"], unit_name(match["symbol"] or "$"))
     for pattern, mark in ((_PERCENT, "%"), (_DEGREES, "deg")):

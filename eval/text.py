@@ -91,6 +91,8 @@ def clean(text: str) -> str:
     text = re.sub(r"\\begin\{cases\}(.*?)\\end\{cases\}", lambda m: m[1].replace(r"\\", ", "), text, flags=re.DOTALL)
     if "matrix}" in text and r"\\" not in text:
         text = re.sub(r"\\(?=[-\s\d])", r"\\\\ ", text)  # a row separator that lost one of its two backslashes
+    if _EMPTY.fullmatch(text):
+        return r"\emptyset"
     text = unwrap(text)
     if len(_DOLLAR.findall(text)) % 2 == 0:  # an odd one is money, or was left over at the end
         text = _DOLLAR.sub(" ", text)
@@ -100,6 +102,7 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", unwrap(text)).strip()
 
 
+_EMPTY = re.compile(r"[\s$]*(?:\\?\{\s*\\?\}|set\(\)|EmptySet(?:\(\))?|\[\s*\])[\s$]*")
 _DOLLAR = re.compile(r"(?<!\\)\$")
 _WRAPPERS = [
     re.compile(r"\$\$(?P<inner>[^$]*)\$\$|\$(?P<single>[^$]*)\$", re.DOTALL),
