@@ -37,8 +37,8 @@ class Number:
 
     @property
     def rounded(self) -> bool:
-        """Whether the literal may stand for a number that was rounded: it has non-zero decimals and is no double."""
-        return self.decimals is not None and self.digits < FLOAT_DIGITS and self.value.denominator != 1
+        """Whether the literal may stand for a number that was rounded: it has decimals that are not all zero."""
+        return self.decimals is not None and self.value.denominator != 1
 
 
 def read_number(text: str) -> Number | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 # A character and what it stands for, in turn.
 _UNICODE = r"""
@@ -22,7 +23,7 @@ _ESCAPES = {"\t": "t", "\f": "f", "\b": "b", "\r": "r", "\a": "a", "\v": "v"}
 _ESCAPED = re.compile(r"([\t\f\b\r\a\v])(?=[a-z]{2})")
 
 # One spelling for each notation, applied in this order.
-_RULES = [
+_RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\(?:text)?color\s*\{[^{}]*\}|\\underline(?![a-zA-Z])|\^\{\s*\}|(?<=\d)\s*\\\$$", " "),
     (r"^(-?[\d.,/]+)\s*\([a-zA-Z ]{3,}\)$", r"\1"),
     (r"\b(?:np\.\w+|Decimal|Integer|Float)\(\s*['\"]?([-\d.e]+)['\"]?\s*\)", r"\1"),
@@ -31,6 +32,12 @@ _RULES = [
     (r"\bInterval\.Lopen\(([^()]*)\)", r"(\1]"),
     (r"\bInterval\.Ropen\(([^()]*)\)", r"[\1)"),
     (r"\bFiniteSet\(([^()]*)\)", r"\\{\1\\}"),
+    (r"^Union\((.*)\)$", lambda match: re.sub(r"(?<=[)\]}])\s*,\s*(?=[(\[\\])", r" \\cup ", match[1])),
+    (r"\(([^()<=&|]+)(<=?) (\w+)\) & \(\3 (<=?)([^()<=&|]+)\)", r"\1\2 \3 \4\5"),
+    (r"^\(?([^()&|]+<[^()&|]+)\)? \| \(?([^()&|]+<[^()&|]+)\)?$", r"\1 or \2"),
+    (r"^\[?\{?([a-z]\w*: [^{}:]+(?:, [a-z]\w*: [^{}:]+)*)\}?\]?$", lambda match: match[1].replace(": ", " = ")),
+    (r"^(?:\\text\{)?D\.?N\.?E\.?\}?$", "does not exist"),
+    (r"\bE\*\*", "e**"),
     (r"^Eq\(([^,]*),([^,]*)\)$", r"\1=\2"),
     (r"(?<=\d) out of (?=\d)", "/"),
     (r"\b(hours?|minutes?|feet|foot|yards?|pounds?) (?=\d)", r"\1 and "),
