@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 
 RESERVED_BYTES = 256 << 20  # of addresses; modules beyond it are loaded into ordinary memory
+SLACK_BYTES = 16 << 20  # what the heap may have unused before; with more of it, nothing is shared
 M_MMAP_THRESHOLD, M_TRIM_THRESHOLD = -3, -1
 MAP_FIXED = 0x10
 SEALED = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -59,9 +60,10 @@ def shared_heap() -> Iterator[None]:
     libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)  # everything from the heap, which keeps what it has
     libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
     start = -(-libc.sbrk(0) // mmap.PAGESIZE) * mmap.PAGESIZE
-    libc.free(libc.malloc(RESERVED_BYTES + 2 * mmap.PAGESIZE))  # the heap grows by as much, of which nothing is used
+    libc.free(libc.malloc(RESERVED_BYTES + SLACK_BYTES))  # the heap grows by as much, of which nothing is used
     os.ftruncate(file, RESERVED_BYTES)
-    if libc.sbrk(0) - start >= RESERVED_BYTES:
+    shared = libc.sbrk(0) - start >= RESERVED_BYTES
+    if shared:
         map_file(libc, start, start + RESERVED_BYTES, mmap.MAP_SHARED, file)
     # realloc(NULL, size) is malloc(size); abs(NULL) does nothing: what the body frees is little
     heap = Allocator(None, *(ctypes.cast(function, ctypes.c_void_p).value for function in (libc.realloc, libc.abs)))
@@ -74,7 +76,7 @@ def shared_heap() -> Iterator[None]:
         libc.mallopt(M_TRIM_THRESHOLD, 8 << 20)
         libc.malloc_trim(0)  # gives the unused rest back, addresses and all
         end = min(libc.sbrk(0) // mmap.PAGESIZE * mmap.PAGESIZE, start + RESERVED_BYTES)
-        if start < end:
+        if shared and start < end:
             map_file(libc, start, end, mmap.MAP_PRIVATE, file)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, SEALED)  # refused while anything can still be written through it
         os.close(file)

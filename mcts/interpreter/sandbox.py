@@ -140,7 +140,8 @@ class Server:
     """The running server, seen from outside."""
 
     def __init__(self, settings: dict[str, Any], isolation: str) -> None:
-        """Start it; `greeting` tells when it serves. isolation: bubblewrap, unshare, none or off."""
+        """Start it; `greeting` tells when it serves. isolation: bubblewrap, unshare, none or off. settings["preload"]:
+        the modules of each zygote, by its name."""
         command: list[str] = []
         path, folder = python_path(), FOLDER
         if isolation == "bubblewrap":
@@ -151,14 +152,16 @@ class Server:
             raise InterpreterError("not installed")
         command[:1] = [shutil.which(name) or name for name in command[:1]]
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        channel, channel_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.zygote, self.owner = Process(channel), os.getpid()
+        channels = {kind: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for kind in settings["preload"]}
+        self.zygotes = {kind: Process(ours) for kind, (ours, _) in channels.items()}
+        self.owner = os.getpid()
         landlock = [*system_paths(), *path, *DEVICES] if isolation in ("unshare", "none") else []
         settings = {**settings, "isolation": isolation, "path": path, "folder": folder, "landlock": landlock}
-        self.control.send(json.dumps({**settings, "sources": sources(), "zygote": channel_end.fileno()}).encode())
+        ends = {kind: end.fileno() for kind, (_, end) in channels.items()}
+        self.control.send(json.dumps({**settings, "sources": sources(), "zygotes": ends}).encode())
         self.popen = subprocess.Popen(
             [*command, os.path.realpath(sys.executable), *PYTHON_OPTIONS, "-c", BOOT, str(control_end.fileno())],
-            pass_fds=(control_end.fileno(), channel_end.fileno()),
+            pass_fds=(control_end.fileno(), *ends.values()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -166,7 +169,8 @@ class Server:
             start_new_session=True,
         )
         control_end.close()
-        channel_end.close()
+        for _, end in channels.values():
+            end.close()
 
     async def greeting(self) -> list[str]:
         """Wait until the server serves. Returns what it could not set up; raises InterpreterError with its reason."""
@@ -178,7 +182,8 @@ class Server:
         self.folder: str
         missing: list[str]
         self.folder, missing = json.loads(data)
-        await self.zygote.receive()
+        for zygote in self.zygotes.values():
+            await zygote.receive()
         return missing
 
     def order(self, command: dict[str, Any]) -> None:
@@ -192,7 +197,8 @@ class Server:
         """End every process of the server and wait for that."""
         if self.owner != os.getpid():
             return  # a fork of the engine's process: not its server
-        self.zygote.channel.close()
+        for zygote in self.zygotes.values():
+            zygote.channel.close()
         self.control.close()
         try:
             self.popen.wait(5)

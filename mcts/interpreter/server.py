@@ -1,9 +1,10 @@
 """What runs inside the sandbox: the warden, the zygote and the states. Standard library only.
 
 The warden is the first process. It runs no snippet, listens to the manager alone, decides which process may fork
-(the kernel asks it, by a seccomp notification) and sweeps the writable folders. The zygote is its child: it holds the
-preloaded modules, and every fresh state is forked from it. A state serves on its own socket: told to fork, it hands
-the socket that came with the command to the child, which runs its snippet, answers and then serves in turn.
+(the kernel asks it, by a seccomp notification) and sweeps the writable folders. The zygotes are its children: each
+holds its preloaded modules, and every fresh state is forked from one of them. A state serves on its own socket: told to
+fork, it hands the socket that came with the command to the child, which runs its snippet, answers and then serves in
+turn.
 
 A process that has run a snippet is the snippet's: whatever it says on its own socket may be a lie. It holds no other
 descriptor, may not fork without a grant, and can neither signal, trace nor list other processes.
@@ -289,22 +290,26 @@ class Warden:
 
 
 def main(control: socket.socket, settings: dict[str, Any]) -> None:
-    """The first process, after `BOOT`: confine, fork the zygote, greet the manager, keep watch."""
-    channel = packet_socket(settings["zygote"])
+    """The first process, after `BOOT`: confine, fork the zygotes, greet the manager, keep watch."""
+    channels = {kind: packet_socket(descriptor) for kind, descriptor in settings["zygotes"].items()}
     isolated = settings["isolation"] in ("bubblewrap", "unshare")
     base = settings["folder"] if isolated else tempfile.mkdtemp(prefix="arbor-")
     confine.make_folders(base, settings["slots"], isolated)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if not os.fork():
-        control.close()
-        ours.close()
-        zygote(channel, theirs, {**settings, "folder": base})
-    channel.close()
-    theirs.close()
+    for kind, channel in channels.items():
+        if not os.fork():
+            for other in (control, ours, *(one for one in channels.values() if one is not channel)):
+                other.close()
+            zygote(channel, theirs, {**settings, "preload": settings["preload"][kind], "folder": base})
+    for end in (theirs, *channels.values()):
+        end.close()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # orphans come here; nobody asks how they ended
-    message, listener, _, _ = socket.recv_fds(ours, PACKET_BYTES, 1)
+    listeners: list[int] = []
+    for _ in channels:
+        message, listener, _, _ = socket.recv_fds(ours, PACKET_BYTES, 1)
+        listeners += listener
     control.send(json.dumps([base, json.loads(message)]).encode())
-    Warden(control, listener, base, isolated).watch()
+    Warden(control, listeners, base, isolated).watch()
     if not isolated:
         shutil.rmtree(base, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)

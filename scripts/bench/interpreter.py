@@ -171,7 +171,7 @@ def lone_process_mib() -> float:
 
 def proportional_bytes(interpreter: ForkInterpreter) -> int:
     total = 0
-    for node in [interpreter._root, *interpreter._live]:
+    for node in [*interpreter._roots.values(), *interpreter._live]:
         text = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
         total += int(text.partition("\nPss:")[2].split()[0]) * 1024
         total += int(Path(f"/proc/{node.process.pid}/status").read_text().partition("VmPTE:")[2].split()[0]) * 1024

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from mcts.interpreter import ForkInterpreter, InterpreterError
+from mcts.interpreter.manager import is_light
 
 from .test_interpreter_hostile import needs_seccomp, processes_below
 
@@ -240,9 +241,59 @@ async def test_a_dead_process_is_rebuilt_unnoticed(interpreter):
         state.node.process.signal(signal.SIGKILL)
     await asyncio.sleep(0.2)
     assert (await interpreter.run(child, "x")).observation == "7"
-    interpreter._root.process.signal(signal.SIGKILL)
+    interpreter._light.process.signal(signal.SIGKILL)
     await asyncio.sleep(0.2)
     assert (await interpreter.run(child, "x")).observation == "7"
+
+
+async def test_large_modules_come_when_a_path_imports_them(interpreter):
+    start = await interpreter.run(None, "import random, sys\nx = [random.random()]\nprint('sympy' in sys.modules)")
+    assert start.observation == "False"
+    both = [
+        (await interpreter.run(start.state, f"{load}x.append(random.random())\nx")) for load in ("", "import sympy\n")
+    ]
+    assert both[0].observation == both[1].observation  # the same random numbers
+    solved = await interpreter.run(both[1].state, "print(sympy.sqrt(8), len(x), 'numpy' in sys.modules)")
+    assert solved.observation == "2*sqrt(2) 2 True"
+    twin, live = start.state.node.twin, len(interpreter._live)
+    assert twin.alive() and not both[0].state.node.twin
+    del start, both, solved
+    gc.collect()
+    assert not twin.alive() and len(interpreter._live) <= live - 4
+
+
+@pytest.mark.parametrize(
+    ("code", "light"),
+    [
+        ("print(1 + 2)", True),
+        ("import math, random as r\nfrom fractions import Fraction; import re", True),
+        ("from collections.abc import Sequence", True),
+        ("import math, sympy", False),
+        ("x = 1; import numpy as np", False),
+        ("if True: from sympy import (solve,\n symbols)", False),
+        ("import math\nprint(__import__('sympy'))", False),
+        ("import importlib", False),
+        ("import\tsympy", False),
+        ("import math, \\\n sympy", False),
+        ("exec('import sympy')", False),
+        ("important = 'from here'", True),
+    ],
+)
+def test_what_needs_large_modules_is_seen(code, light):
+    assert is_light(code) is light
+
+
+@pytest.mark.parametrize("slack", [1 << 20, 1 << 25])
+def test_a_heap_with_free_space_is_shared_or_left_alone(slack):
+    code = (
+        "from mcts.interpreter.heap import library, shared_heap\n"
+        "libc = library()\nlibc.mallopt(-3, 1 << 30), libc.mallopt(-1, 1 << 30)\n"
+        f"libc.free(libc.malloc({slack}))\n"
+        "with shared_heap(): x = [str(i) for i in range(1_000_000)]\n"
+        "y = [bytes(i) for i in range(3000)]\nprint(len(''.join(x)), 'preloaded' in open('/proc/self/maps').read())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"5888890 {slack < 1 << 24}\n", done.stderr
 
 
 async def test_states_are_released_with_their_handles(interpreter):
