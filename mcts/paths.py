@@ -7,6 +7,8 @@ follow OVM (https://arxiv.org/abs/2311.09724). The lines are described in docs/t
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import random
@@ -316,12 +318,31 @@ class Extraction:
             self.card.without_correct.append(where)
 
 
-def read_grades(path: Path) -> dict[int, list[Grades]]:
-    """The verdicts of a file that scripts/grade_trees.py wrote: position of the question → one mapping a tree."""
+def read_grades(trees: Path) -> list[list[Grades]] | None:
+    """The verdicts that scripts/grade_trees.py wrote beside a tree file: for each line one mapping a tree; None where
+    there are none. Raises UserError for verdicts on another version of the trees."""
+    path = grades_path(trees)
+    if not path.exists():
+        return None
+    rows, version = [row for _, row in read_objects(path)], file_hash(trees)
+    if not all(row.get("trees") == version and row.get("line") == line for line, row in enumerate(rows)):
+        raise _stale(path, trees)
+    return [row["grades"] for row in rows]
+
+
+def _stale(path: Path, trees: Path) -> UserError:
+    return UserError(
+        f"{path}: not the verdicts on {trees.name} as it is now; python scripts/grade_trees.py {trees} writes them anew"
+    )
+
+
+def file_hash(path: Path) -> str:
+    """16 hex digits of a file's content. Raises UserError."""
     try:
-        return {row["line"]: row["grades"] for _, row in read_objects(path)}
-    except KeyError as error:
-        raise UserError(f"{path}: {error} is missing; scripts/grade_trees.py writes this file anew") from None
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def grades_path(trees: Path) -> Path:
@@ -339,9 +360,12 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
     with unfinished.open("w", encoding="utf-8") as lines:
         for path in trees:
             extraction.card = Card()
-            grades = read_grades(grades_path(path)) if grades_path(path).exists() else {}
-            for number, (where, record) in enumerate(read_tree_lines(path)):
-                for line in extraction.examples(where, record, grades.get(number, ())):
+            grades = read_grades(path)
+            own = itertools.repeat(()) if grades is None else itertools.chain(grades, itertools.repeat(None))
+            for (where, record), verdicts in zip(read_tree_lines(path), own, strict=False):
+                if verdicts is None:
+                    raise _stale(grades_path(path), path)
+                for line in extraction.examples(where, record, verdicts):
                     lines.write(json.dumps(line) + "\n")
             files[str(path)] = _file_card(path, extraction.card)
     total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from mcts.config import UserError
 from mcts.files import Question, read_roots, read_tree_lines
-from mcts.paths import grades_path
+from mcts.paths import file_hash, grades_path
 from mcts.tree import Node, walk
 from scripts.assembly import grade, run_command
 
@@ -32,20 +32,22 @@ async def grade_tree(root: Node, answers: tuple[str, ...]) -> dict[str, bool | N
     return {leaf.tag: await grade(answers, leaf.final_answer) for leaf in leaves if leaf.reward is None}
 
 
-async def grade_line(number: int, where: str, record: dict[str, Any]) -> dict[str, Any]:
+async def grade_line(number: int, where: str, record: dict[str, Any], version: str) -> dict[str, Any]:
+    """The verdicts on a line. trees: the version of the tree file, so that a later one is not taken for it."""
     answers = Question(number, record, where).answers
     if not answers:
         raise UserError(f'{where}: no "answer" to grade against')
-    return {"line": number, "grades": [await grade_tree(root, answers) for root in read_roots(where, record)]}
+    grades = [await grade_tree(root, answers) for root in read_roots(where, record)]
+    return {"line": number, "trees": version, "grades": grades}
 
 
 async def grade_file(path: Path) -> Path:
-    output = grades_path(path)
+    output, version = grades_path(path), file_hash(path)
     unfinished = output.with_name(f"{output.name}.unfinished")
     with unfinished.open("w", encoding="utf-8") as lines:
         waiting = []
         for number, (where, record) in enumerate(tqdm(read_tree_lines(path), unit="tree", desc="grade")):
-            waiting.append(asyncio.create_task(grade_line(number, where, record)))
+            waiting.append(asyncio.create_task(grade_line(number, where, record, version)))
             if len(waiting) == AT_ONCE:
                 lines.writelines(json.dumps(row) + "\n" for row in await asyncio.gather(*waiting))
                 waiting.clear()

@@ -12,7 +12,17 @@ import pytest
 from mcts.config import Config, UserError
 from mcts.files import read_tree_lines
 from mcts.markup import ReactMarkup, SftMarkup
-from mcts.paths import ExampleRules, Extraction, Origin, Writer, choose, complete_paths, grades_path, write_examples
+from mcts.paths import (
+    ExampleRules,
+    Extraction,
+    Origin,
+    Writer,
+    choose,
+    complete_paths,
+    file_hash,
+    grades_path,
+    write_examples,
+)
 from mcts.tree import TOO_DEEP, UNPARSABLE, Node, to_record
 from tests.conftest import write_jsonl
 
@@ -201,8 +211,23 @@ def test_grades_beside_the_trees_are_used(tmp_path: Path):
     root = Node()
     answer(code(root, "a", 0.0), "1", None)
     trees = write_jsonl(tmp_path / "t.jsonl", [record(root)])
-    write_jsonl(grades_path(trees), [{"line": 0, "grades": [{"0.0.0": True}]}])
+    grades = {"line": 0, "trees": file_hash(trees), "grades": [{"0.0.0": True}]}
+    write_jsonl(grades_path(trees), [grades])
     assert write_examples([trees], extraction(), tmp_path / "e.jsonl")["counts"]["correct paths"] == 1
+    line = trees.read_text(encoding="utf-8")
+    for text, rows in (
+        (line.replace("Why?", "Who?"), [grades]),
+        (line, []),
+        (line, [{"line": 0, "grades": [{"0.0.0": True}]}]),
+        (line, [{**grades, "line": 1}]),
+    ):
+        trees.write_text(text, encoding="utf-8")
+        write_jsonl(grades_path(trees), rows)
+        with pytest.raises(
+            UserError, match=r"t\.jsonl\.grades: not the verdicts on t\.jsonl as it is now; .*grade_trees"
+        ):
+            write_examples([trees], extraction(), tmp_path / "f.jsonl")
+    assert not (tmp_path / "f.jsonl").exists()
 
 
 def broken_lines() -> dict[str, tuple[str, list[str]]]:
@@ -240,10 +265,12 @@ def test_files_that_cannot_be_learned_from_are_named(tmp_path: Path, name: str):
 def test_any_model_takes_trees_of_the_published_system(reference: Path, tmp_path: Path):
     with gzip.open(reference / "golden/mcts_sampling_True.trees.jsonl.gz", "rt", encoding="utf-8") as lines:
         (tmp_path / "old.jsonl").write_text(lines.read(), encoding="utf-8")
-    rows = []
+    rows, version = [], file_hash(tmp_path / "old.jsonl")
     for number, (_, old) in enumerate(read_tree_lines(tmp_path / "old.jsonl")):
         leaves = [tag for tag, node in old["react"].items() if node.get("final_answer")]
-        rows.append({"line": number, "grades": [{tag: index % 2 == 0 for index, tag in enumerate(leaves)}]})
+        rows.append(
+            {"line": number, "trees": version, "grades": [{tag: index % 2 == 0 for index, tag in enumerate(leaves)}]}
+        )
     write_jsonl(grades_path(tmp_path / "old.jsonl"), rows)
     card = write_examples([tmp_path / "old.jsonl"], extraction(weights=None, pairs=4), tmp_path / "e.jsonl")
     assert card["counts"]["correct paths"] > 0 and card["counts"]["pairs"] > 0
