@@ -21,7 +21,7 @@ async def score(path: str) -> Tally:
     for where, record in read_tree_lines(path):
         try:
             await tally.add(record, top_answer(record), where)
-        except (TreeError, KeyError, TypeError) as error:
+        except TreeError as error:
             raise UserError(f"{where}: not a saved tree: {error}") from None
     return tally
 

@@ -9,21 +9,20 @@ import argparse
 import asyncio
 from typing import Any
 
-from mcts.config import Config, UserError, load_config
-from mcts.files import read_tree_lines
+from mcts.config import Config, load_config
+from mcts.files import read_roots, read_tree_lines
 from mcts.offline import offline_inference
-from mcts.tree import TreeError, from_record
 from mcts.voting import Candidate, decide
 from scripts.assembly import add_config_arguments, grade, run_command
 from scripts.report import Tally
 
 
-async def pick(record: dict[str, Any], config: Config) -> str | None:
+async def pick(where: str, record: dict[str, Any], config: Config) -> str | None:
     """The answer that a line's tree gives; several trees of one question decide by a majority."""
     candidates: list[Candidate] = []
-    for run, tree in enumerate([record["react"], *record.get("runs", [])]):
+    for run, root in enumerate(read_roots(where, record)):
         answers = offline_inference(
-            from_record(tree),
+            root,
             strategy=config.mcts_infer_strategy,
             beam_width=config.step_beam_width,
             samples=config.n_generate_sample,
@@ -38,10 +37,7 @@ async def pick(record: dict[str, Any], config: Config) -> str | None:
 async def decide_all(config: Config, path: str) -> Tally:
     tally = Tally()
     for where, record in read_tree_lines(path):
-        try:
-            await tally.add(record, await pick(record, config), where)
-        except TreeError as error:
-            raise UserError(f"{where}: {error}") from None
+        await tally.add(record, await pick(where, record, config), where)
     return tally
 
 

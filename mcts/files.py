@@ -30,11 +30,16 @@ class Question:
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """The accepted answers; empty when none is known."""
+        """The accepted answers; empty when none is known. Raises UserError for what is no answer."""
         answer = self.item.get("answer")
         if answer is None:
             return ()
-        return tuple(str(one) for one in answer) if isinstance(answer, list) else (str(answer),)
+        accepted = answer if isinstance(answer, list) else [answer]
+        if not all(isinstance(one, str | int | float) for one in accepted):
+            raise UserError(
+                f'{self.where}: "answer": expected a text, a number or a list of them, found {answer!r:.60}'
+            )
+        return tuple(map(str, accepted))
 
 
 def _items(path: Path) -> Iterator[tuple[str, Any]]:
@@ -98,7 +103,7 @@ def read_questions(path: str | Path, *, need_answer: bool = False) -> Iterator[Q
         if not isinstance(item.get("question"), str) or not item["question"].strip():
             raise UserError(f'{where}: "question" is missing or not a text')
         question = Question(index, item, where)
-        if need_answer and not question.answers:
+        if not question.answers and need_answer:  # what is no answer is refused in any case
             raise UserError(f'{where}: "answer" is missing; is_sampling needs the answers')
         yield question
 
@@ -120,17 +125,39 @@ def read_tree_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for where, record in _items(Path(path)):
         if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
             raise UserError(f'{where}: expected an object with a tree under "react"')
+        check_record(where, record)
         empty = False
         yield where, record
     if empty:
         raise UserError(f"{path}: no tree in it")
 
 
+def check_record(where: str, record: Mapping[str, Any]) -> None:
+    """Raises UserError where what stands beside a tree (or a row of ToRA's) is of another kind than commands expect."""
+    for key in ("meta", "prediction"):
+        if not isinstance(record.get(key), Mapping | None):
+            raise UserError(f'{where}: "{key}": expected an object or null, found {record[key]!r:.40}')
+    if not isinstance(record.get("runs", []), list):
+        raise UserError(f'{where}: "runs": expected a list of trees, found {record["runs"]!r:.40}')
+    prediction: Mapping[str, Any] | None = record.get("prediction")
+    for key, kind, name in _PREDICTION:
+        if prediction is not None and not isinstance(prediction.get(key), kind):
+            raise UserError(f'{where}: "prediction": {key}: expected {name}, found {prediction.get(key)!r:.40}')
+
+
+_PREDICTION: tuple[tuple[str, Any, str], ...] = (
+    ("final_answer", str, "a text"),
+    ("tag", str | None, "a text"),
+    ("run", int | None, "a whole number"),
+    ("correct", bool | None, "true, false or null"),
+)
+
+
 def read_roots(where: str, record: Mapping[str, Any]) -> list[Node]:
     """The trees of a line of a tree file, one a run. Raises UserError."""
     try:
         return [from_record(tree) for tree in (record["react"], *record.get("runs", ()))]
-    except (TreeError, TypeError) as error:
+    except TreeError as error:
         raise UserError(f"{where}: {error}") from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcts.rules import STRATEGIES
-from mcts.tree import Node, from_record, walk
+from mcts.tree import NOT_EVALUATED, Node, TreeError, from_record, read_number, read_text, walk
 
 
 def pruned_nodes(root: Node) -> set[Node]:
@@ -51,6 +51,14 @@ def offline_inference(
     return sorted(answers, key=lambda node: score(node, c_puct), reverse=True)
 
 
+def solutions(tree: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """(answer, value) of the saved solutions of a step beam, best first. Raises TreeError."""
+    found = tree["solutions"]
+    if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+        raise TreeError("solutions: expected a list of objects")
+    return [(read_text(one, "final_answer"), float(read_number(one, "value", NOT_EVALUATED))) for one in found]
+
+
 def top_answer(record: Mapping[str, Any]) -> str | None:
     """The answer that a saved line stands for: its prediction, else the best solution of a beam, else the answer that
     the most valued path of the tree leads to. None where there is none."""
@@ -59,7 +67,7 @@ def top_answer(record: Mapping[str, Any]) -> str | None:
         return None if prediction is None else str(prediction["final_answer"])
     tree = record["react"]
     if "solutions" in tree:
-        return str(tree["solutions"][0]["final_answer"]) if tree["solutions"] else None
+        return next((answer for answer, _ in solutions(tree)), None)
     root = from_record(tree)
     answers = offline_inference(root, samples=max(1, max(len(node.children) for node in walk(root))))
     return answers[0].final_answer if answers else None

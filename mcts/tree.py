@@ -13,6 +13,7 @@ from mcts.interpreter import State
 from mcts.model import Context
 
 NOT_EVALUATED = -100.0
+_HUGE = 1e150  # sums and products of such numbers stay finite
 UNPARSABLE = "Fail to generate parsable text for next step."
 TOO_DEEP = "Fail to sove the problem within limited steps."  # the published spelling: files must stay comparable
 TOO_MANY_ERRORS = "Too many consecutive steps have code errors."
@@ -157,34 +158,56 @@ def to_record(root: Node, *, searched: bool) -> dict[str, Any]:
         return {node.tag: _node_record(node, searched) for node in walk(root)}
 
 
+def read_text(record: Mapping[str, Any], key: str) -> str:
+    """A text of a saved node, "" where it is null or missing. Raises TreeError."""
+    value = record.get(key)
+    if type(value) is not str and value is not None:
+        raise TreeError(f"{key}: expected a text, found {value!r:.40}")
+    return value or ""
+
+
+def read_number(record: Mapping[str, Any], key: str, default: float | None) -> Any:
+    """A number of a saved node, `default` where it is missing. Raises TreeError, also for what is not finite."""
+    value = record.get(key, default)
+    if value is not default and (type(value) not in (float, int) or not -_HUGE < value < _HUGE):
+        raise TreeError(f"{key}: expected a number, found {value!s:.40}")
+    return value
+
+
 def _read_node(tag: str, record: Any) -> Node:
     if not isinstance(record, Mapping):
         raise TreeError(f"node {tag}: expected an object, found {type(record).__name__}")
     try:
-        visits = int(record.get("visit_count", 0))
-        answer = str(record.get("final_answer") or "")
+        if record.get("text") is None:
+            raise TreeError("field 'text' is missing")
+        visits, answer = read_number(record, "visit_count", 0), read_text(record, "final_answer")
+        token_ids, terminal = record.get("token_ids", ()), record.get("terminal", bool(answer))
+        if visits < 0 or visits != int(visits):
+            raise TreeError(f"visit_count: expected a count, found {visits!r}")
+        if not isinstance(token_ids, list | tuple) or not set(map(type, token_ids)) <= {int}:
+            raise TreeError("token_ids: expected a list of whole numbers")
+        if not isinstance(terminal, bool):
+            raise TreeError(f"terminal: expected true or false, found {terminal!r:.40}")
         return Node(
             tag=tag,
             depth=tag.count("."),
-            text=str(record["text"]),
-            extra_info=str(record.get("extra_info", "")),
-            action=str(record.get("action", "")),
-            action_input=str(record.get("action_input", "")),
+            text=read_text(record, "text"),
+            extra_info=read_text(record, "extra_info"),
+            action=read_text(record, "action"),
+            action_input=read_text(record, "action_input"),
             final_answer=answer,
-            value=float(record.get("value", NOT_EVALUATED)),
-            prior=float(record.get("prior", 1.0)),
-            visit_count=visits,
-            value_sum=float(record.get("q_value", 0.0)) * visits,
-            terminal=bool(record.get("terminal", bool(answer))),
-            reward=record.get("reward"),
-            logprob=record.get("logprob"),
-            finish=str(record.get("finish", "")),
-            token_ids=tuple(record.get("token_ids", ())),
-            duplicates=int(record.get("duplicates", 0)),
+            value=float(read_number(record, "value", NOT_EVALUATED)),
+            prior=float(read_number(record, "prior", 1.0)),
+            visit_count=int(visits),
+            value_sum=float(read_number(record, "q_value", 0.0)) * visits,
+            terminal=terminal,
+            reward=read_number(record, "reward", None),
+            logprob=read_number(record, "logprob", None),
+            finish=read_text(record, "finish"),
+            token_ids=tuple(token_ids),
+            duplicates=int(read_number(record, "duplicates", 0)),
         )
-    except KeyError as error:
-        raise TreeError(f"node {tag}: field {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except TreeError as error:
         raise TreeError(f"node {tag}: {error}") from None
 
 
@@ -208,7 +231,7 @@ def from_record(record: Any) -> Node:
 def _adopt(nodes: Mapping[str, Node], node: Node) -> None:
     """Hangs a node under its parent."""
     above, _, last = node.tag.rpartition(".")
-    if not last.isdecimal():
+    if not last.isdecimal() or len(last) > 9 or str(int(last)) != last:  # 0.01 would be a second 0.1
         raise TreeError(f"tag {node.tag!r}: expected numbers joined by dots, such as 0.2.1")
     if above not in nodes:
         raise TreeError(f"node {node.tag}: its parent {above!r} is not in the tree")

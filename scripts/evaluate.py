@@ -9,7 +9,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +23,8 @@ from eval.extract import extract, last_box
 from eval.grader import POLICIES, Verdict, grade
 from eval.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote
 from mcts.config import UserError
-from mcts.files import read_objects
-from mcts.offline import top_answer
+from mcts.files import Question, check_record, read_objects
+from mcts.offline import solutions, top_answer
 from mcts.tree import FAILURES, TreeError, from_record, walk
 from scripts.assembly import run_command
 
@@ -62,29 +62,36 @@ def read_rows(path: Path, policy: str) -> list[Row]:
     """Every line of a file of saved trees or of ToRA-style outputs. Raises UserError with file and line."""
     rows = []
     for where, record in read_objects(path):
-        try:
-            rows.append(_tree_row(where, record) if "react" in record else _tora_row(where, record, policy))
-        except (TreeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            message = f"{where}: neither a saved tree with an answer nor a ToRA-style row ({error!r})"
-            raise UserError(message) from None
+        check_record(where, record)
+        if "react" in record:
+            rows.append(_tree_row(where, record))
+        elif (fault := tora_fault(record)) is None:
+            rows.append(_tora_row(where, record, policy))
+        else:
+            raise UserError(f"{where}: neither a saved tree nor a ToRA-style row: {fault}")
     if not rows:
         raise UserError(f"{path}: no line in it")
     return rows
 
 
 def _tree_row(where: str, record: dict[str, Any]) -> Row:
-    golds = record["answer"] if isinstance(record["answer"], list) else [record["answer"]]
+    golds = Question(0, record, where).answers
+    if not golds:
+        raise UserError(f'{where}: no "answer" to grade against')
     trees = [record["react"], *record.get("runs", [])]
     per_run = len(trees) > 1
-    samples = [sample for tree in trees for sample in (_solutions(tree)[:1] if per_run else _solutions(tree))]
-    prediction = top_answer(record) or ""
-    return Row(where, tuple(map(str, golds)), prediction, tuple(samples), per_run, record)
+    try:
+        samples = [sample for tree in trees for sample in (_solutions(tree)[:1] if per_run else _solutions(tree))]
+        prediction = top_answer(record) or ""
+    except TreeError as error:
+        raise UserError(f"{where}: {error}") from None
+    return Row(where, golds, prediction, tuple(samples), per_run, record)
 
 
 def _solutions(tree: dict[str, Any]) -> list[Sample]:
     """The answers of one search, best first; of a search without any, one empty answer."""
-    if "solutions" in tree:
-        found = [Sample(str(one["final_answer"]), float(one["value"])) for one in tree["solutions"]]
+    if isinstance(tree, Mapping) and "solutions" in tree:
+        found = [Sample(answer, value) for answer, value in solutions(tree)]
     else:
         nodes = [node for node in walk(from_record(tree)) if node.answered]
         found = [Sample(node.final_answer, node.q_value if node.visit_count else node.value) for node in nodes]
@@ -92,14 +99,24 @@ def _solutions(tree: dict[str, Any]) -> list[Sample]:
     return sorted(found, key=lambda sample: -sample.value) or [Sample("", -1.0)]
 
 
+def tora_fault(record: Mapping[str, Any]) -> str | None:
+    """What keeps an object from being a row of a ToRA-style output file, or None."""
+    code, pred, score = (record.get(name) for name in ("code", "pred", "score"))
+    if not isinstance(code, list) or not code or not all(isinstance(one, str) for one in code):
+        return "code: expected a list of texts, one a sample"
+    if not isinstance(pred, list) or len(pred) != len(code):
+        return f"pred: expected a list of {len(code)}, as long as code"
+    if score is not None and not (isinstance(score, list) and all(isinstance(one, bool) for one in score)):
+        return "score: expected a list of true and false"
+    return None if isinstance(record.get("gt"), str | int | float) else "gt: expected a text or a number"
+
+
 def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
     """The recorded answers under `tora`; other policies read the trajectory, whose notation is still intact."""
-    if not isinstance(record["pred"], list) or not isinstance(record["code"], list):
-        raise TypeError("pred and code: expected lists, one entry a sample")
     recorded = policy == "tora"
     answers = record["pred"] if recorded else [extract(code) for code in record["code"]]
     golds = (str(record["gt"]),) if recorded else _intact_golds(record)
-    samples = tuple(Sample(str(answer or ""), 0.0) for answer in answers)
+    samples = tuple(Sample("" if answer is None else str(answer), 0.0) for answer in answers)
     return Row(where, golds, samples[0].answer, samples, True, record)
 
 
@@ -225,8 +242,14 @@ def by_data_set(read: Mapping[Path, list[Row]]) -> dict[str, list[Row]]:
     pooled: dict[str, dict[Any, Row]] = {}
     for path, rows in read.items():
         if name := data_name(path):
-            pooled.setdefault(name, {}).update({row.fields.get("idx", row.where): row for row in rows})
+            pooled.setdefault(name, {}).update({_identity(row): row for row in rows})
     return {name: list(rows.values()) for name, rows in pooled.items()}
+
+
+def _identity(row: Row) -> Hashable:
+    """Which question of its data set a row answers."""
+    index = row.fields.get("idx")
+    return row.where if index is None else (str(index), str(row.fields.get("question")))
 
 
 def tasks_table(sets: Mapping[str, list[Row]], policy: str) -> str:

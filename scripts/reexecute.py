@@ -33,6 +33,7 @@ from mcts.config import UserError
 from mcts.files import read_objects
 from mcts.interpreter import ForkInterpreter
 from scripts.assembly import run_command
+from scripts.evaluate import tora_fault
 
 _ROUND = re.compile(
     r"```python[^\n]*\n(?P<code>(?:(?!```python).)*?)\n```\s*\n?```output\n(?P<output>.*?)\n?```", re.DOTALL
@@ -142,7 +143,7 @@ def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
     outputs: dict[tuple[int, int], list[str]] = {}
     for one in done:
         outputs.setdefault((one.row, one.sample), []).append(one.printed)
-    old = [str(row["pred"][0] or "") for row in rows]
+    old = ["" if row["pred"][0] is None else str(row["pred"][0]) for row in rows]
     new = [_answer(row, old[at], outputs.get((at, 0))) for at, row in enumerate(rows)]
     with ThreadPoolExecutor() as threads:
         marks = [
@@ -164,19 +165,21 @@ def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
     }
 
 
-def _is_output(row: dict[str, Any]) -> bool:
-    code, pred, score = (row.get(name) for name in ("code", "pred", "score"))
-    texts = isinstance(code, list) and bool(code) and all(isinstance(one, str) for one in code)
-    scored = score is None or (isinstance(score, list) and all(isinstance(one, bool) for one in score))
-    return texts and isinstance(pred, list) and bool(pred) and scored and "gt" in row
+def read_outputs(path: Path) -> list[dict[str, Any]]:
+    """The rows of a ToRA-style output file. Raises UserError."""
+    rows = []
+    for where, row in read_objects(path):
+        if (fault := tora_fault(row)) is not None:
+            raise UserError(f"{where}: not a row of a ToRA-style output file: {fault}")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: no line in it")
+    return rows
 
 
 def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(report, differences) of one file."""
-    rows = [row for _, row in read_objects(path)]
-    if not rows or not all(map(_is_output, rows)):
-        raise UserError(f"{path}: not a ToRA-style output file; expected rows with code, pred and gt")
-    started = time.monotonic()
+    rows, started = read_outputs(path), time.monotonic()
     done = asyncio.run(run_all(programs(rows), timeout_seconds))
     seconds = time.monotonic() - started
     classes = Counter(one.difference for one in done)
@@ -195,6 +198,8 @@ def main() -> int:
     options = parser.parse_args()
     if not 0 < options.timeout < math.inf:
         raise UserError(f"--timeout {options.timeout}: expected seconds, more than 0")
+    for path in options.files:
+        read_outputs(path)  # a bad file is found before the first program runs
     reports = {}
     with options.differences.open("w", encoding="utf-8") if options.differences else nullcontext() as listed:
         for path in options.files:

@@ -21,7 +21,8 @@ def row(correct: bool) -> dict:
     inner = Node("0.0", root, 1, visit_count=4, value_sum=2.0)
     leaf = Node("0.0.0", inner, 2, visit_count=1, value_sum=-1.0, final_answer="1", terminal=True)
     root.children, inner.children = [inner], [leaf]
-    return {"react": to_record(root, searched=True), "prediction": {"tag": "0.0.0", "run": 0, "correct": correct}}
+    prediction = {"final_answer": "1", "tag": "0.0.0", "run": 0, "correct": correct}
+    return {"react": to_record(root, searched=True), "prediction": prediction}
 
 
 def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from scripts.evaluate import by_data_set, read_rows
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,10 +81,22 @@ def test_tora_files_give_the_published_figure(tmp_path, reference):
     assert round(_percents(result, file)["prediction"], 1) == 80.7
 
 
+def test_zero_is_an_answer_and_rows_without_an_index_are_not_one_question(tmp_path):
+    row = {"idx": None, "code": [""], "pred": [0], "gt": "0"}
+    file = tmp_path / "gsm8k" / "test.jsonl"
+    file.parent.mkdir()
+    file.write_text(f"{json.dumps(row)}\n{json.dumps(row | {'pred': ['1']})}\n")
+    rows = read_rows(file, "tora")
+    assert [row.prediction for row in rows] == ["0", "1"]
+    assert by_data_set({file: rows}) == {"gsm8k": rows}
+
+
 def test_bad_files_are_refused_in_one_line(tmp_path):
     text = json.dumps({"code": ["\\boxed{12}"], "pred": "12", "gt": "12"})  # would be read letter by letter
+    fewer = json.dumps({"code": ["a", "b"], "pred": ["12"], "gt": "12"})
+    null = json.dumps({"answer": None, "react": _tree("None")})  # would be the word None
     bad = {"text.jsonl:2": "\nno json\n", "other.jsonl:1": '{"a": 1}\n', "list.jsonl:1": "[]\n", "empty.jsonl": "",
-           "letters.jsonl:1": text}  # fmt: skip
+           "letters.jsonl:1": text, "fewer.jsonl:1": fewer, "null.jsonl:1": null}  # fmt: skip
     for where, content in bad.items():
         (tmp_path / where.partition(":")[0]).write_text(content)
         run = _evaluate(tmp_path / where.partition(":")[0], cwd=tmp_path)

@@ -35,6 +35,8 @@ NODE = {"text": "", "value": -100}
         ("q.jsonl", '{"question": "a"}\n{"question": "b"\n', [":2", "not valid JSON"]),
         ("q.jsonl", '{"answer": "a"}\n', [":1", '"question" is missing']),
         ("q.jsonl", "[1]\n", [":1", "expected an object"]),
+        ("q.jsonl", '{"question": "a", "answer": {"value": 1}}\n', [":1", '"answer": expected a text']),
+        ("q.jsonl", '{"question": "a", "answer": [null]}\n', [":1", '"answer": expected a text']),
         ("q.jsonl", "\n\n", ["no question in it"]),
         ("q.json", '[{"question": "a"}, {"question": " "}]', ["item 1"]),
         ("q.json", '{"questions": []}', ["expected a list"]),
@@ -149,6 +151,24 @@ def test_another_run_is_never_mixed_in_or_overwritten(tmp_path: Path) -> None:
     assert before != path.read_bytes() == b"something else\n"
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"meta": [1]},
+        {"prediction": "7"},
+        {"prediction": {}},
+        {"runs": None},
+        {"prediction": {"final_answer": None}},
+        {"prediction": {"final_answer": "7", "run": "0"}},
+        {"prediction": {"final_answer": "7", "correct": "no"}},
+    ],
+)
+def test_what_stands_beside_a_tree_is_looked_at_too(tmp_path: Path, part: dict) -> None:
+    path = write_jsonl(tmp_path / "o.jsonl", [{"react": {"0": NODE}}, {"react": {"0": NODE}} | part])
+    with pytest.raises(UserError, match=rf'o\.jsonl:2: "{next(iter(part))}": .*expected'):
+        list(read_tree_lines(path))
+
+
 async def test_a_file_of_other_questions_is_refused(tmp_path: Path, interpreter: ForkInterpreter) -> None:
     path = tmp_path / "o.jsonl"
     path.write_text(json.dumps({"question": "other", "meta": {"index": 0, "fingerprint": "f", "seed": 1}}) + "\n")
@@ -202,6 +222,22 @@ def test_odd_characters_survive_a_tree_file(tmp_path: Path) -> None:
         ({"0": {"value": 1}}, "'text' is missing"),
         ({"0": {"text": "", "value": "high"}}, "node 0"),
         ({"0": 5}, "expected an object"),
+        ({"0": NODE, "0.1": NODE, "0.01": NODE}, "tag '0.01'"),
+        ({"0": NODE, "0." + "9" * 5000: NODE}, "tag '0.99"),
+        *(
+            ({"0": NODE | {key: value}}, f"node 0: {key}: expected")
+            for key, values in {
+                "text": (5, ["a"]),
+                "final_answer": (0, False, ["1"]),
+                "value": (float("nan"), float("inf"), 10**400, True, None, "0.5"),
+                "q_value": (float("nan"),),
+                "visit_count": (-1, 1.5, float("inf"), "3"),
+                "reward": ("1", float("nan"), True),
+                "terminal": ("false", 0),
+                "token_ids": ("12", [1.5], ["1"], [True], None),
+            }.items()
+            for value in values
+        ),
     ],
 )
 def test_a_broken_tree_is_named_by_its_tag(record: dict, words: str) -> None:
