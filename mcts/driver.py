@@ -214,9 +214,12 @@ async def run_file(
         for index, budget in writer.budgets.items():
             solver.shared.settle(index, budget["unspent"], budget["still_open"])
     missing = (question for question in questions if not _is_done(question, writer))
-    async for question, record in solve_all(solver, missing, in_flight):
-        writer.append(question.index, record)
-        tick(record)
+    try:
+        async for question, record in solve_all(solver, missing, in_flight):
+            writer.append(question.index, record)
+            tick(record)
+    finally:
+        writer.close()
     writer.finish()
 
 

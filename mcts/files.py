@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -181,23 +182,33 @@ class TreeWriter:
     def open(self, *, resume: bool) -> None:
         """Opens the file for appending. Raises UserError rather than mix or overwrite runs."""
         self._lines, self._size = [], 0
-        if self.path.exists() and self.path.stat().st_size:
-            if not resume:
-                raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
-            self._read_back()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self.path}: another run is writing it; wait for it, or choose another --output"
+            ) from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written: {error.strerror}") from None
+        if self.path.stat().st_size:
+            if not resume:
+                raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
+            self._read_back()
 
     def _read_back(self) -> None:
+        assert self._file is not None
+        whole = True
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                self._read_line(line, f"{self.path}:{number}")
-        os.truncate(self.path, self._size)
+                if _torn(line):
+                    os.truncate(self.path, self._size)
+                    return
+                whole = line.endswith(b"\n")
+                self._read_line(line if whole else line + b"\n", f"{self.path}:{number}")
+        if not whole:
+            self._file.write(b"\n")
 
     def _note(self, index: int, question: str, size: int) -> None:
         self.done[index] = question
@@ -250,6 +261,18 @@ class TreeWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _torn(line: bytes) -> bool:
+    """Whether a line is what a killed run leaves of an object: without a line break, and no JSON. A last line that
+    is whole, or begins in another way, is somebody else's."""
+    if line.endswith(b"\n") or not line.startswith(b"{"):
+        return False
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _encode(record: Mapping[str, Any]) -> bytes:

@@ -151,6 +151,36 @@ def test_another_run_is_never_mixed_in_or_overwritten(tmp_path: Path) -> None:
     assert before != path.read_bytes() == b"something else\n"
 
 
+@pytest.mark.parametrize("text", ["my notes", '{"question": "a"}', '[{"question": "a"}]'])
+def test_a_foreign_file_without_a_last_line_break_is_not_taken_for_a_torn_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "o.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="not a line that this command wrote"):
+        TreeWriter(path, "f").open(resume=True)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_whole_line_that_lost_its_line_break_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "o.jsonl"
+    first, second = ({"question": "a", "meta": {"index": at, "fingerprint": "f", "seed": 1}} for at in range(2))
+    path.write_text(json.dumps(first), encoding="utf-8")
+    writer = TreeWriter(path, "f")
+    writer.open(resume=True)
+    writer.append(1, second)
+    writer.finish()
+    assert [row for _, row in read_objects(path)] == [first, second]
+
+
+def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
+    first, second = TreeWriter(tmp_path / "o.jsonl", "f"), TreeWriter(tmp_path / "o.jsonl", "f")
+    first.open(resume=True)
+    with pytest.raises(UserError, match="another run is writing it"):
+        second.open(resume=True)
+    first.finish()
+    second.open(resume=True)
+    second.close()
+
+
 @pytest.mark.parametrize(
     "part",
     [
