@@ -48,6 +48,19 @@ def run_command(main: Callable[[], int]) -> None:
     sys.exit(code)
 
 
+def check_output(path: Path, *inputs: Path) -> None:
+    """Raises UserError, before any work, for a file that could not be written after it, or that is an input."""
+    known = path.exists()
+    if known and any(one.exists() and path.samefile(one) for one in inputs):
+        raise UserError(f"{path}: is an input, too; name another file to write")
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    if not known:
+        path.unlink()
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--custom_cfg", required=True, metavar="CFG", help="YAML configuration")
     parser.add_argument(

@@ -26,7 +26,7 @@ from mcts.config import UserError
 from mcts.files import Question, check_record, read_objects
 from mcts.offline import solutions, top_answer
 from mcts.tree import FAILURES, TreeError, from_record, walk
-from scripts.assembly import run_command
+from scripts.assembly import check_output, run_command
 
 COSTS = ("tokens_generated", "tokens_computed", "simulations", "snippets", "code_seconds", "wall_seconds")
 GROUPS = ("type", "level", "human_type", "Type")
@@ -299,6 +299,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     parser.add_argument("--audit", type=Path, default=Path("undecided.jsonl"), help="where undecided pairs are listed")
     options = parser.parse_args()
+    check_output(options.audit, *options.files)
     audit: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     read = {path: read_rows(path, options.policy) for path in options.files}

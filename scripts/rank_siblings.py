@@ -23,7 +23,7 @@ from tqdm import tqdm
 from mcts.config import UserError
 from mcts.files import read_roots, read_tree_lines
 from mcts.tree import Node, walk
-from scripts.assembly import run_command
+from scripts.assembly import check_output, run_command
 
 KINDS = ("final answers", "inner steps")
 
@@ -59,6 +59,8 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the result is written")
     arguments = parser.parse_args()
+    if arguments.json:
+        check_output(arguments.json, arguments.trees)
     from models.training.score import Scorer
 
     scorer, found = Scorer(arguments.model), {kind: [] for kind in KINDS}

@@ -32,7 +32,7 @@ from eval.tora import extract_tora
 from mcts.config import UserError
 from mcts.files import read_objects
 from mcts.interpreter import ForkInterpreter
-from scripts.assembly import run_command
+from scripts.assembly import check_output, run_command
 from scripts.evaluate import tora_fault
 
 _ROUND = re.compile(
@@ -198,6 +198,8 @@ def main() -> int:
     options = parser.parse_args()
     if not 0 < options.timeout < math.inf:
         raise UserError(f"--timeout {options.timeout}: expected seconds, more than 0")
+    if options.differences:
+        check_output(options.differences, *options.files)
     for path in options.files:
         read_outputs(path)  # a bad file is found before the first program runs
     reports = {}

@@ -25,7 +25,7 @@ from mcts.config import UserError
 from mcts.files import Question, read_roots, read_tree_lines
 from mcts.tree import walk
 from mcts.voting import Candidate, decide
-from scripts.assembly import grade, run_command
+from scripts.assembly import check_output, grade, run_command
 
 
 async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> dict[str, Any]:
@@ -67,6 +67,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.output.exists():
         raise UserError(f"{arguments.output}: exists already; choose another --output")
+    check_output(arguments.output)
     asyncio.run(rerank_file(arguments))
     print(arguments.output)
     return 0

@@ -93,6 +93,17 @@ def test_trees_that_cannot_be_valued_are_named(
             script.main()
 
 
+def test_a_result_that_cannot_be_written_is_found_before_the_scoring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trees = write_jsonl(tmp_path / "t.jsonl", [])
+    monkeypatch.setattr("models.training.score.Scorer", None)
+    for path, words in ((tmp_path / "none" / "r.json", "cannot be written"), (trees, "an input")):
+        monkeypatch.setattr(sys, "argv", ["script", "--trees", str(trees), "--model", "m", "--json", str(path)])
+        with pytest.raises(UserError, match=words):
+            rank_siblings.main()
+
+
 def test_siblings_are_ranked_by_what_was_found_below_them() -> None:
     root, _ = two_trees()
     assert truths(root) == {"0.0.1": -1, "0.0.0": 1, "0.1": -1, "0.0": 0, "0": pytest.approx(-1 / 3)}

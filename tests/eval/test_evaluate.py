@@ -91,6 +91,17 @@ def test_zero_is_an_answer_and_rows_without_an_index_are_not_one_question(tmp_pa
     assert by_data_set({file: rows}) == {"gsm8k": rows}
 
 
+def test_an_audit_that_cannot_be_written_is_found_before_the_grading(tmp_path):
+    file = tmp_path / "trees.jsonl"
+    file.write_text(json.dumps({"question": "a", "answer": "ab", "react": _tree("ba")}) + "\n")
+    before = file.read_bytes()
+    for audit, words in ((tmp_path / "none" / "a.jsonl", "No such file"), (tmp_path, "directory"), (file, "an input")):
+        run = _evaluate(file, "--audit", audit, cwd=tmp_path)
+        assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
+        assert words in run.stderr and str(audit) in run.stderr and not run.stdout
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
 def test_bad_files_are_refused_in_one_line(tmp_path):
     text = json.dumps({"code": ["\\boxed{12}"], "pred": "12", "gt": "12"})  # would be read letter by letter
     fewer = json.dumps({"code": ["a", "b"], "pred": ["12"], "gt": "12"})
