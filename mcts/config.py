@@ -171,7 +171,8 @@ def check_search(config: Config) -> None:
         raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
 
 
-def _nearest(key: str, known: Iterable[str]) -> str:
+def nearest(key: str, known: Iterable[str]) -> str:
+    """What an error message says of the known name that `key` may stand for, if there is one."""
     close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -180,7 +181,7 @@ def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     first = error.errors()[0]
     key = ".".join(part for part in first["loc"] if isinstance(part, str))
     if first["type"] == "extra_forbidden":
-        return f"{source}: unknown key {key!r}{_nearest(key, known) if len(first['loc']) == 1 else ''}"
+        return f"{source}: unknown key {key!r}{nearest(key, known) if len(first['loc']) == 1 else ''}"
     message = first["msg"].removeprefix("Value error, ")
     if not key:
         return f"{source}: {message}"

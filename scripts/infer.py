@@ -30,7 +30,7 @@ from eval.grader import Verdict, grade_async
 from eval.scores import AVG10
 from eval.tora import extract_tora, reference_fields, strip_string
 from mcts.budget import SharedBudget
-from mcts.config import Config, UserError, make_config, read_keys
+from mcts.config import Config, UserError, make_config, nearest, read_keys
 from mcts.driver import Solver, run_file
 from mcts.files import Question, TreeWriter, read_objects, unfinished_output
 from mcts.markup import AGENTS, PROMPTS
@@ -119,9 +119,21 @@ def choose_items(arguments: argparse.Namespace, name: str, seed: int) -> list[It
     return items
 
 
+def choose_questions(arguments: argparse.Namespace, name: str, seed: int) -> list[Question]:
+    """What is asked, each with a number of its own. Raises UserError."""
+    found = [question(item, name) for item in choose_items(arguments, name, seed)]
+    index, times = Counter(one.index for one in found).most_common(1)[0]
+    if times > 1:
+        raise UserError(f'{name}: {times} rows have "idx" {index}; expected a number of its own for each')
+    return found
+
+
 def question(item: Item, name: str) -> Question:
-    """The question, with what a row of the output holds of its source."""
-    index = int(item.fields.get("idx", item.index))
+    """The question, with what a row of the output holds of its source. Raises UserError."""
+    index = item.fields.get("idx", item.index)
+    if type(index) is not int and not (isinstance(index, str) and index.isdecimal()):
+        raise UserError(f'{name}, row {item.index}: "idx": expected a whole number, found {index!r:.40}')
+    index = int(index)
     answers = list(item.answers)
     row: dict[str, Any] = {"idx": index, "question": item.question}
     row |= reference_fields(name, item.fields, answers[0])
@@ -224,19 +236,37 @@ def write_metrics(path: Path, kind: str, seconds: float) -> None:
 # --- the command
 
 
-async def infer(arguments: argparse.Namespace, name: str, config: Config, model: Any) -> Path:
-    """One data set → its output file."""
-    questions = [question(item, name) for item in choose_items(arguments, name, config.seed)]
+@dataclass
+class Task:
+    """A data set whose output file is open."""
+
+    name: str
+    config: Config
+    questions: list[Question]
+    meta: dict[str, Any]
+    writer: TreeWriter
+
+
+def prepare(arguments: argparse.Namespace, name: str, config: Config) -> Task:
+    """Everything of a data set that can fail before a model is there. Raises UserError."""
+    questions = choose_questions(arguments, name, config.seed or 0)
     meta = describe(config)
     meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
     path = output_path(arguments, name, config, meta["fingerprint"], len(questions))
     writer = TreeWriter(path, meta["fingerprint"])
     writer.open(resume=True)
-    if len(writer.done) == len(questions) and metrics_path(path, config.prompt_wrap).exists():
-        return path
+    return Task(name, config, questions, meta, writer)
+
+
+async def infer(task: Task, model: Any) -> Path:
+    """One data set → its output file."""
+    config, questions, writer = task.config, task.questions, task.writer
+    metrics = metrics_path(writer.path, config.prompt_wrap)
+    if len(writer.done) == len(questions) and metrics.exists():
+        return writer.path
     progress, started = Progress(len(questions), len(writer.done)), time.monotonic()
-    progress.bar.set_description(name)
-    async with open_solver(config, model, meta, config.seed) as solver:
+    progress.bar.set_description(task.name)
+    async with open_solver(config, model, task.meta, config.seed or 0) as solver:
         await run_file(
             RowSolver(solver),
             questions,
@@ -245,8 +275,8 @@ async def infer(arguments: argparse.Namespace, name: str, config: Config, model:
             lambda row: progress.count(row["score"][0]),
         )
     progress.bar.close()
-    write_metrics(path, config.prompt_wrap, time.monotonic() - started)
-    return path
+    write_metrics(writer.path, config.prompt_wrap, time.monotonic() - started)
+    return writer.path
 
 
 def main() -> int:
@@ -259,12 +289,14 @@ def main() -> int:
     if arguments.num_test_sample < -1:
         raise UserError(f"--num_test_sample {arguments.num_test_sample}: expected how many questions, or -1 for all")
     if unknown := [name for name in names if name not in DATASETS]:
-        raise UserError(f"--data_name {unknown[0]}: unknown; expected all, or some of {', '.join(DATASETS)}")
+        raise UserError(
+            f"--data_name {unknown[0]}: unknown{nearest(unknown[0], ['all', *DATASETS])}; "
+            f"expected all, or some of {', '.join(DATASETS)}"
+        )
     configs = [read_config(arguments, name) for name in names]
-    for name in names:
-        choose_items(arguments, name, 0)
+    tasks = [prepare(arguments, name, config) for name, config in zip(names, configs, strict=True)]
     model = load_model(configs[0])
-    paths = [asyncio.run(infer(arguments, name, config, model)) for name, config in zip(names, configs, strict=True)]
+    paths = [asyncio.run(infer(task, model)) for task in tasks]
     print("\n".join(map(str, paths)))
     print(tasks_table(by_data_set({path: read_rows(path, "tora") for path in paths}), "tora"))
     return 0

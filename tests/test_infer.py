@@ -18,7 +18,7 @@ import pytest
 from eval.data import load
 from eval.extract import extract
 from eval.tora import extract_tora, reference_fields
-from mcts.config import Config
+from mcts.config import Config, UserError
 from mcts.driver import Solver
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
@@ -112,6 +112,16 @@ def test_parts_of_a_data_set_are_read_together_as_the_whole(data: Path, whole: l
     assert len(sets["gsm8k"]) == 24 and "gsm8k  24" in tasks_table(sets, "tora")
 
 
+def test_an_output_that_cannot_be_written_is_found_before_the_model_is_loaded(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(infer, "load_model", None)
+    monkeypatch.setattr(sys, "argv", command(data, tmp_path / "file")[1:])
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        infer.main()
+
+
 def test_sampling_is_seeded_and_other_settings_are_never_mixed_in(data: Path, tmp_path: Path) -> None:
     sampled = ("--temperature", "1", "--n_sampling", "3", "--end", "4")
     first, again = run(data, tmp_path / "a", *sampled), run(data, tmp_path / "b", *sampled)
@@ -148,18 +158,24 @@ def test_the_choice_of_questions_belongs_to_the_seed_not_to_the_clock(data: Path
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (("--data_name", "gsm9k"), ["gsm9k", "gsm8k"]),
+        (("--data_name", "gsm9k"), ["gsm9k", "did you mean 'gsm8k'"]),
         (("--data_dir", "nowhere"), ["nowhere/gsm8k/test.jsonl"]),
         (("--set", "seeed=1"), ["seeed", "'seed'"]),
         (("--start", "99"), ["--start 99"]),
         (("--end", "-2"), ["--end -2", "-1"]),
         (("--num_test_sample", "-7"), ["--num_test_sample -7", "-1"]),
         (("--split", "train"), ["train.jsonl"]),
+        (("--split", "words"), ['gsm8k, row 1: "idx"', "'b'"]),
+        (("--split", "twice"), ['gsm8k: 2 rows have "idx" 5']),
+        (("--output_dir", "/dev/null"), ["/dev/null", "Not a directory"]),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(
     data: Path, tmp_path: Path, line: tuple[str, ...], words: list
 ) -> None:
+    for split, indices in (("words", ["7", "b"]), ("twice", [5, "5"])):
+        rows = [{"question": "1 + 1?", "answer": "#### 2", "idx": index} for index in indices]
+        write_jsonl(data / f"gsm8k/{split}.jsonl", rows)
     done = subprocess.run(command(data, tmp_path, *line), capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -253,11 +269,12 @@ def test_published_programs_print_what_was_recorded(reference: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "more", "words"),
     [
-        ({"code": [None]}, (), "not a ToRA-style output file"),
-        ({"pred": "18"}, (), "not a ToRA-style output file"),
-        ({"score": "x"}, (), "not a ToRA-style output file"),
+        ({"code": [None]}, (), "r.jsonl:1: not a row of a ToRA-style output file"),
+        ({"pred": "18"}, (), "r.jsonl:1: not a row of a ToRA-style output file"),
+        ({"score": "x"}, (), "r.jsonl:1: not a row of a ToRA-style output file"),
         ({}, ("--timeout", "nan"), "--timeout nan"),
-        ({}, ("--differences", "/nowhere/d.jsonl"), "/nowhere/d.jsonl: No such file"),
+        ({}, ("--differences", "/nowhere/d.jsonl"), "/nowhere/d.jsonl: cannot be written: No such file"),
+        ({}, ("--differences", "r.jsonl"), "r.jsonl: is an input"),
     ],
 )
 def test_bad_input_of_reexecution_is_found_before_any_program_runs(
@@ -271,9 +288,11 @@ def test_bad_input_of_reexecution_is_found_before_any_program_runs(
     path = write_jsonl(tmp_path / "r.jsonl", [{"code": ["x"], "pred": ["1"], "gt": "1", "score": [True]} | change])
     monkeypatch.setattr(sys, "argv", ["reexecute.py", str(path), *more])
     monkeypatch.setattr(reexecution, "run_all", None)
+    monkeypatch.chdir(tmp_path)
+    before = path.read_bytes()
     with pytest.raises(SystemExit, match="2"):
         run_command(reexecution.main)
-    assert words in capsys.readouterr().err
+    assert words in capsys.readouterr().err and path.read_bytes() == before
 
 
 def test_a_changed_output_is_found_and_graded_again(tmp_path: Path) -> None:
