@@ -53,7 +53,8 @@ def read_samples(path: Path, config: Config) -> list[tuple[Question, dict[str, A
     found = []
     for number, (where, record) in enumerate(read_tree_lines(path)):
         question = Question(number, record, where)
-        wrap = record.get("meta", {}).get("config", {}).get("prompt_wrap", "react")
+        written = (record.get("meta") or {}).get("config") or {}  # a file of the published system has neither
+        wrap = written.get("prompt_wrap", "react") if isinstance(written, dict) else written
         if wrap != config.prompt_wrap:
             raise UserError(f"{where}: written with markup {wrap}, the teacher's is {config.prompt_wrap}; use one")
         if not question.answers:

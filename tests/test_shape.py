@@ -61,7 +61,12 @@ def test_the_published_settings_of_imitation_are_shipped(size: str, rate: float,
 
 def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
     node = {"text": "", "extra_info": "", "action": "", "action_input": "", "final_answer": "", "value": -100}
-    row = {"question": "a", "react": {"0": node}, "meta": {"config": {"prompt_wrap": "tora"}}}
+    row: dict = {"question": "a", "react": {"0": node}, "meta": None}
+    (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    samples = ["--trees", str(tmp_path / "trees.jsonl"), "--output", str(tmp_path / "out.jsonl")]
+    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *samples)
+    assert done.returncode == 2 and "trees.jsonl:1: written with markup react," in done.stderr
+    row["meta"] = {"config": {"prompt_wrap": "tora"}}
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     line = ["--trees", str(tmp_path / "trees.jsonl"), "--output", str(tmp_path / "out.jsonl")]
     done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
