@@ -12,12 +12,15 @@ server makes of it is its own affair. Without log-probabilities in the replies e
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
@@ -31,6 +34,7 @@ from models.text import Tokenizer, first_line, load_tokenizer
 MISSING = "the openai engine needs httpx: pip install -r requirements-openai.txt"
 VALUE_OFFSET = 64.0  # of the vLLM plugin's slot
 TOO_LONG = ("context length", "context size", "context window", "maximum model length", "too long")
+UNFINISHED = ("abort", "error", "content_filter")  # the text ends where it should not
 BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
 
 
@@ -55,6 +59,10 @@ class Settings:
         settings = read_settings(cls, "openai", args)
         if not settings.base_url.startswith(("http://", "https://")):
             raise UserError("engine_args: base_url: expected the server's address, such as http://localhost:8000/v1")
+        try:
+            urlsplit(settings.base_url).port  # noqa: B018 — asked for its range
+        except ValueError as error:
+            raise UserError(f"engine_args: base_url {settings.base_url!r}: {error}") from None
         if settings.in_flight < 1 or settings.retries < 0 or settings.timeout_seconds <= 0:
             raise UserError("engine_args: in_flight and timeout_seconds must be positive, retries 0 or more")
         return settings
@@ -184,18 +192,29 @@ class OpenAIModel:
         return Sample(token_ids, text, sum(logprobs), finish, stop, "", ends, Context(context, token_ids))
 
     def _value(self, reply: dict[str, Any]) -> float | None:
-        if isinstance(reply.get("value"), float):
-            return float(reply["value"])
-        if self.settings.value_token_id < 0:
+        """The value in a reply, if there is one. Raises UserError for a number that cannot be one."""
+        value = reply.get("value")
+        if value is None and self.settings.value_token_id >= 0:
+            rows = (reply["choices"][0].get("logprobs") or {}).get("top_logprobs") or [{}]
+            slot = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
+            value = slot + VALUE_OFFSET if _is_number(slot) else slot
+        if value is None:
             return None
-        rows = (reply["choices"][0].get("logprobs") or {}).get("top_logprobs") or [{}]
-        slot = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
-        return None if slot is None else float(slot) + VALUE_OFFSET
+        if not _is_number(value) or abs(value) > 1.001:  # the slot is rounded
+            raise UserError(
+                f"{self.settings.base_url} gives {value!r:.40} as a value, which is not from -1 to 1; "
+                "value_token_id must be the slot that the vLLM plugin names"
+            )
+        return float(value)
 
     # --- the server
 
     async def _greet(self) -> None:
-        models = (await self._call("GET", "/models")).get("data") or []
+        try:
+            models = (await self._call("GET", "/models", check=_models_fault)).get("data") or []
+        except Refused as error:
+            base = self.settings.base_url
+            raise UserError(f"{base}/models: {error}; base_url ends with the version, such as /v1") from None
         names = [model["id"] for model in models]
         self._name = self.settings.model or (names[0] if len(names) == 1 else "")
         if not self._name or (names and self._name not in names):
@@ -207,22 +226,22 @@ class OpenAIModel:
         self.dialect = await self._find_dialect()
 
     async def _find_dialect(self) -> Dialect:
-        error: Exception | None = None
+        """Tries what servers may understand, the best first. What may pass (503, a broken connection) is waited for:
+        it says nothing about the server's language."""
+        error: Refused | None = None
         probe = Context(None, self.encode_prompt("1 + 1 ="))
         for dialect in (Dialect(True, True), Dialect(True, False), Dialect(False, True), Dialect(False, False)):
             self.dialect = dialect
             try:
-                reply = await self._complete(probe, {"max_tokens": 2, "temperature": 0.0}, retries=0)
-                choice = reply["choices"][0]
-                assert isinstance(choice["text"], str)
-            except (Refused, UserError, KeyError, IndexError, TypeError, AssertionError) as found:
+                reply = await self._complete(probe, {"max_tokens": 2, "temperature": 0.0}, probing=True)
+            except Refused as found:
                 error = found
                 continue
-            return Dialect(dialect.ids, choice.get("token_ids") is not None)
-        raise UserError(f"{self.settings.base_url}/completions: not OpenAI-style completions: {first_line(error)}")
+            return Dialect(dialect.ids, reply["choices"][0].get("token_ids") is not None)
+        raise UserError(f"{self.settings.base_url}/completions: not OpenAI-style completions: {error}")
 
-    async def _complete(self, context: Context, wanted: dict[str, Any], retries: int | None = None) -> dict[str, Any]:
-        """The reply to one prompt, one choice. Raises UserError and ContextTooLong."""
+    async def _complete(self, context: Context, wanted: dict[str, Any], probing: bool = False) -> dict[str, Any]:
+        """The reply to one prompt, one choice. Raises UserError, ContextTooLong and, when probing, Refused."""
         ids = context.all_token_ids()
         prompt = ids if self.dialect.ids else self.tokenizer.decode_start(ids).removeprefix(self._bos)
         body = {"model": self._name, "prompt": prompt, "n": 1, "logprobs": 1, **wanted}
@@ -231,44 +250,59 @@ class OpenAIModel:
         if self.settings.value_token_id >= 0:
             body["logprob_token_ids"] = [self.settings.value_token_id]
         try:
-            reply = await self._call("POST", "/completions", body, retries)
+            reply = await self._call("POST", "/completions", body, check=_completion_fault, probing=probing)
         except Refused as error:
             if any(sign in str(error).lower() for sign in TOO_LONG):
                 raise ContextTooLong(str(error)) from None
-            if retries is not None:
+            if probing:
                 raise
             raise UserError(f"{self.settings.base_url}/completions: {error}") from None
         usage = reply.get("usage") or {}
-        reused = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        generated = usage.get("completion_tokens") or 0
+        details = usage.get("prompt_tokens_details")
+        reused = _count(details, "cached_tokens") if isinstance(details, dict) else 0
+        generated = _count(usage, "completion_tokens")
         counted = {"prompt": len(ids), "reused": min(reused, len(ids)), "decoded": max(0, generated - 1)}
         self.bills.count(context, **counted, generated=generated)
         return reply
 
     async def _call(
-        self, method: str, path: str, body: dict[str, Any] | None = None, retries: int | None = None
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        check: Callable[[Any], str | None],
+        probing: bool = False,
     ) -> dict[str, Any]:
-        """One request, repeated after failures that may pass. Raises Refused, and UserError when it gives up."""
+        """One request, repeated after failures that may pass. check: what is wrong with a reply, or None.
+
+        Raises Refused, and UserError when it gives up. When probing, a server that breaks over a request (500, a reply
+        of another form) has refused it.
+        """
         import httpx
 
         url = self.settings.base_url.rstrip("/") + path
-        left = self.settings.retries if retries is None else retries
-        pause = 0.5
+        left, pause = self.settings.retries, 0.5
         while True:
             try:
                 async with self._gate:
                     response = await self._client.request(method, url, json=body)
-                if response.status_code < 400:
+                if response.status_code < 300:
                     reply = response.json()
-                    if not isinstance(reply, dict):
-                        raise UserError(f"{url}: expected a JSON object, found {type(reply).__name__}")
-                    return reply
-                trouble = f"{response.status_code}: {_message(response)}"
+                    fault = check(reply)
+                    if fault is None:
+                        return dict(reply)
+                    trouble, passes = f"a reply of another form: {fault}", not probing
+                else:
+                    trouble = f"{response.status_code}: {_message(response)}"
+                    passes = response.status_code in BUSY and not (probing and response.status_code == 500)
                 if response.status_code in (401, 403):
                     raise UserError(f"{url}: {trouble}; set OPENAI_API_KEY to the server's key")
-                if response.status_code not in BUSY:
+                if not passes:
                     raise Refused(trouble)
                 pause = max(pause, _seconds(response.headers.get("retry-after")))
+            except httpx.InvalidURL as error:
+                raise UserError(f"engine_args: base_url {self.settings.base_url!r}: {first_line(error)}") from None
             except (httpx.TransportError, ValueError) as error:  # ValueError: a reply that is not JSON
                 trouble = first_line(error) or type(error).__name__
             if left == 0:
@@ -278,10 +312,47 @@ class OpenAIModel:
             pause = min(2 * pause, 30.0)
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _count(usage: dict[str, Any], key: str) -> int:
+    return usage[key] if type(usage.get(key)) is int else 0
+
+
+def _models_fault(reply: Any) -> str | None:
+    models = (reply.get("data") or []) if isinstance(reply, dict) else None
+    if not isinstance(models, list) or not all(isinstance(one, dict) and "id" in one for one in models):
+        return "expected an object with a list of models under data"
+    return None
+
+
+def _completion_fault(reply: Any) -> str | None:
+    """What keeps a reply from being a completion whose sample can be taken, or None."""
+    choices = reply.get("choices") if isinstance(reply, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return "no choices"
+    choice, usage = choices[0], reply.get("usage")
+    if not isinstance(choice.get("text"), str):
+        return "a choice without a text"
+    finish = choice.get("finish_reason")
+    if not isinstance(finish, str | None) or finish in UNFINISHED:
+        return f"finish_reason {finish!r:.40}"
+    ids, logprobs = choice.get("token_ids"), choice.get("logprobs") or {}
+    if ids is not None and not (isinstance(ids, list) and all(type(one) is int and one >= 0 for one in ids)):
+        return "token_ids are no list of ids"
+    drawn = (logprobs.get("token_logprobs") or []) if isinstance(logprobs, dict) else None
+    if not isinstance(drawn, list) or not all(one is None or _is_number(one) for one in drawn):
+        return "token_logprobs are no list of numbers"
+    return None if isinstance(usage, dict | None) else "usage is no object"
+
+
 def _client(settings: Settings) -> Any:
     import httpx
 
-    key = os.environ.get("OPENAI_API_KEY")
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError("OPENAI_API_KEY: holds characters that no header can carry")
     return httpx.AsyncClient(
         timeout=httpx.Timeout(settings.timeout_seconds, connect=10.0),
         limits=httpx.Limits(max_connections=settings.in_flight),

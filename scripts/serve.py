@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import sys
 import threading
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +27,7 @@ from scripts.assembly import add_config_arguments, load_model, run_command
 
 MAX_BODY_BYTES = 32 << 20
 KEPT_CONTEXTS = 1024
+UNSUPPORTED = ("stream", "echo", "suffix", "logit_bias", "presence_penalty", "frequency_penalty")
 
 
 class BadRequest(Exception):
@@ -85,8 +87,10 @@ class Service:
             stop=_stops(body.get("stop")),
             key=("serve", _number(body, "seed", next(self._seeds), int, -(1 << 63), 1 << 64)),
         )
-        if body.get("stream"):
-            raise BadRequest("stream: not supported")
+        if wanted := [key for key in UNSUPPORTED if body.get(key)]:
+            raise BadRequest(f"{wanted[0]}: not supported")
+        if body.get("model") not in (None, self.name):
+            raise BadRequest(f"model: {body['model']!r:.100} is not served here; expected {self.name!r}")
         context = self.contexts.get(ids)
         expansion: Expansion = self._thread.call(self.model.sample(context, n, params))
         self.contexts.keep(ids, expansion.samples)
@@ -125,11 +129,9 @@ def _number(body: dict[str, Any], key: str, default: Any, kind: type, low: float
     value = body.get(key)
     if value is None:
         return default
-    if type(value) is int and kind is float:
-        value = float(value)
-    if type(value) is not kind or not low <= value <= high:
-        raise BadRequest(f"{key}: expected {kind.__name__} from {low} to {high}, found {value!r}")
-    return value
+    if type(value) not in (int, kind) or not low <= value <= high:
+        raise BadRequest(f"{key}: expected {kind.__name__} from {low} to {high}, found {value!r:.40}")
+    return kind(value)
 
 
 def _stops(stop: Any) -> tuple[str, ...]:
@@ -165,13 +167,15 @@ class Handler(BaseHTTPRequestHandler):
             body = json.loads(raw)
             if not isinstance(body, dict):
                 raise BadRequest("expected a JSON object")
-            self._reply(200, self.service.complete(body))
+            reply = self.service.complete(body)
         except ContextTooLong as error:
             self._fail(400, f"context length: {error}")
-        except (BadRequest, UserError, ValueError) as error:
+        except (BadRequest, UserError, ValueError, RecursionError) as error:
             self._fail(400, str(error))
         except Exception as error:  # the server lives on
             self._fail(500, f"{type(error).__name__}: {error}")
+        else:
+            self._reply(200, reply)
 
     def _reply(self, code: int, body: dict[str, Any]) -> None:
         data = json.dumps(body).encode()
@@ -188,12 +192,23 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing is logged."""
 
 
-def make_server(service: Service, host: str, port: int) -> ThreadingHTTPServer:
-    """A server on (host, port), port 0: any free one. Raises UserError."""
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is no event."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+def make_server(host: str, port: int) -> Server:
+    """A server on (host, port), port 0: any free one, for a handler with a service. Raises UserError."""
     try:
-        return ThreadingHTTPServer((host, port), type("Bound", (Handler,), {"service": service}))
-    except OSError as error:
-        raise UserError(f"{host}:{port}: {error.strerror}") from None
+        return Server((host, port), Handler)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"{host}:{port}: {getattr(error, 'strerror', error)}; choose another --host or --port"
+        ) from None
 
 
 def main() -> int:
@@ -203,11 +218,10 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
     config = load_config(arguments.custom_cfg, arguments.set)
-    model = load_model(config)
-    assert config.model_dir is not None
-    service = Service(model, Path(config.model_dir).resolve().name)
-    server = make_server(service, arguments.host, arguments.port)
-    print(f"serving http://{server.server_address[0]}:{server.server_address[1]}/v1", flush=True)
+    server = make_server(arguments.host, arguments.port)  # a port in use is found before the model is loaded
+    service = Service(load_model(config), Path(str(config.model_dir)).resolve().name)
+    server.RequestHandlerClass = type("Bound", (Handler,), {"service": service})
+    print(f"serving http://{arguments.host}:{server.server_address[1]}/v1", flush=True)
     server.serve_forever()
     return 0
 

@@ -6,13 +6,15 @@ import asyncio
 import importlib.util
 import itertools
 import json
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from mcts.config import UserError
 from mcts.model import Context, ContextTooLong, Sampling
 from models.openai_engine import Dialect, OpenAIModel
 from models.transformers_engine import TransformersModel
+from scripts import serve
 from scripts.serve import Handler, Service, make_server
 from tests.models.engines import (
     PROMPT,
@@ -44,7 +47,7 @@ class Server:
     def __init__(self, folder: Path, handler: type[Handler] = Handler, *, need_value: bool = True) -> None:
         self.folder = folder
         service = Service(TransformersModel.load(folder, need_value=need_value), "tiny")
-        self.http: ThreadingHTTPServer = make_server(service, "127.0.0.1", 0)
+        self.http = make_server("127.0.0.1", 0)
         self.http.RequestHandlerClass = type("Bound", (handler,), {"service": service})
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
@@ -232,13 +235,139 @@ def test_the_server_continues_prompts_from_kept_entries(server: Server) -> None:
         {"prompt": "a", "top_p": 2},
         {"prompt": "a", "stop": [""]},
         {"prompt": "a", "stream": True},
+        {"prompt": "a", "echo": True},
+        {"prompt": "a", "model": "another"},
+        {"prompt": "a", "temperature": 10**400},
+        {"prompt": "a", "temperature": float("nan")},
+        {"prompt": "a", "n": "a" * 100_000},
         {"prompt": [5] * 4000},
     ],
 )
 def test_the_server_answers_bad_requests_and_lives_on(server: Server, body: Any) -> None:
     code, reply = server.post(body)
-    assert code == 400 and "\n" not in reply["error"]["message"]
+    assert code == 400 and "\n" not in reply["error"]["message"] and len(reply["error"]["message"]) < 300
     assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[" * 100_000, b"\xff\xfe", b'{"prompt": "a"'])
+def test_bodies_that_are_no_json_are_answered(server: Server, body: bytes) -> None:
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(server.url + "/completions", body or b" "))
+    assert refused.value.code == 400
+
+
+def test_clients_that_hang_up_are_no_event(server: Server, capfd: pytest.CaptureFixture) -> None:
+    host, port = server.http.server_address[:2]
+    body = json.dumps({"prompt": PROMPT, "max_tokens": 64}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    for sent in (b"", b"POST", head, head + body[:9], head + body):
+        with socket.create_connection((str(host), int(port))) as client:
+            client.sendall(sent)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
+    assert not capfd.readouterr().err
+
+
+def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.serve.load_model", None)
+    line = ["serve", "--custom_cfg", "configs/tiny/sbs_3_5.yaml", "--port"]
+    for port, words in ((server.http.server_address[1], "in use"), (99999, "0-65535")):
+        monkeypatch.setattr(sys, "argv", [*line, str(port)])
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*{words}"):
+            serve.main()
+
+
+class Odd(Handler):
+    """Says what `replies` holds, one after the other, over what would be right."""
+
+    replies: list[Any]
+
+    def _reply(self, code: int, body: dict[str, Any]) -> None:
+        changed: Any = {}
+        if self.replies and "choices" in body:
+            changed = self.replies.pop()
+        if isinstance(changed, dict):
+            choice = body["choices"][0] | changed.get("choice", {}) if "choices" in body else None
+            changed = body | ({"choices": [choice]} if choice else {}) | changed
+        super()._reply(code, changed)
+
+
+def odd(folder: Path, **keys: Any) -> tuple[OpenAIModel, Context, list[Any]]:
+    """A model over a server that says odd things, a prompt, and the list of these things."""
+    replies: list[Any] = []
+    model = Server(folder, type("OddOne", (Odd,), {"replies": replies})).model(**keys)
+    return model, Context(None, model.encode_prompt(PROMPT)), replies
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ([], "no choices"),
+        ({"choices": []}, "no choices"),
+        ({"choice": {"text": None}}, "without a text"),
+        ({"choice": {"token_ids": "12"}}, "token_ids"),
+        ({"choice": {"token_ids": [-1]}}, "token_ids"),
+        ({"choice": {"logprobs": {"token_logprobs": [float("nan")]}}}, "token_logprobs"),
+        ({"choice": {"finish_reason": "abort"}}, "'abort'"),
+        ({"usage": 3}, "usage"),
+    ],
+)
+async def test_a_reply_of_another_form_is_no_sample(folder: Path, reply: Any, words: str) -> None:
+    model, root, replies = odd(folder, retries=1)
+    replies.append(reply)
+    right = await model.sample(root, 1, Sampling(max_tokens=4))
+    assert right.samples[0].token_ids and not replies
+    replies += [reply, reply]
+    with pytest.raises(UserError, match=words) as refused:
+        await model.sample(root, 1, Sampling(max_tokens=4))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("value", "read"), [(0, 0.0), (1, 1.0), (62.7, None), (float("nan"), None), ("0.5", None)])
+async def test_a_value_is_a_number_from_minus_one_to_one(folder: Path, value: Any, read: float | None) -> None:
+    model, root, replies = odd(folder)
+    replies.append({"value": value})
+    if read is None:
+        with pytest.raises(UserError, match="not from -1 to 1"):
+            await model.evaluate(root)
+    else:
+        assert await model.evaluate(root) == read
+
+
+class BusyOnce(Handler):
+    """Refuses the first request of all, as a server does that is still warming up."""
+
+    left = 1
+
+    def do_POST(self) -> None:
+        if BusyOnce.left:
+            BusyOnce.left -= 1
+            self.rfile.read(int(self.headers["content-length"]))
+            self._fail(503, "loading")
+        else:
+            super().do_POST()
+
+
+def test_a_server_that_is_busy_at_the_start_is_not_taken_for_one_without_token_ids(folder: Path) -> None:
+    assert Server(folder, BusyOnce).model().dialect == Dialect(ids=True, extras=True)
+
+
+def test_what_is_wrong_with_an_address_or_a_key_is_said(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for url, words in (
+        (server.url.removesuffix("/v1"), "/models: 404: .*base_url ends with the version"),
+        ("http://localhost:port/v1", "base_url 'http://localhost:port/v1': Port could not"),
+        ("http://localhost:99999/v1", "Port out of range 0-65535"),
+        ("http://local\x07host/v1", "base_url 'http://local.*': Invalid"),
+    ):
+        with pytest.raises(UserError, match=words):
+            server.model(base_url=url, retries=0)
+    monkeypatch.setenv("OPENAI_API_KEY", "schlüssel")
+    with pytest.raises(UserError, match="OPENAI_API_KEY: "):
+        server.model()
 
 
 async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Path) -> None:
