@@ -21,10 +21,8 @@ from scripts.assembly import add_config_arguments, load_markup, run_command
 
 
 def extraction(arguments: argparse.Namespace) -> Extraction:
-    from transformers import AutoTokenizer
-
     from models.folder import check_model_dir, weights_hash
-    from models.text import Tokenizer
+    from models.text import Tokenizer, load_tokenizer
 
     config = load_config(arguments.custom_cfg, arguments.set)
     rules = make_keys(ExampleRules, read_keys(None, arguments.rule), "--rule")
@@ -32,7 +30,7 @@ def extraction(arguments: argparse.Namespace) -> Extraction:
         raise UserError("model_dir is not set: name the model of the search, such as --set model_dir=FOLDER")
     folder = check_model_dir(config.model_dir)
     markup = load_markup(config)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder)
     weights = None if arguments.any_model else frozenset({weights_hash(folder)})
     writer = Writer(Tokenizer(tokenizer), markup, rules.mask_observations, rules.value_only, rules.rewrite)
     return Extraction(rules, writer, Origin(markup, config.prompt_wrap, weights))

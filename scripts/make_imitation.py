@@ -34,13 +34,11 @@ def main() -> int:
     config = load_config(arguments.custom_cfg, arguments.set)
     if config.model_dir is None:
         raise UserError("model_dir is not set: name the model that will learn, such as --set model_dir=FOLDER")
-    from transformers import AutoTokenizer
-
     from models.folder import check_model_dir
-    from models.text import Tokenizer
+    from models.text import Tokenizer, load_tokenizer
 
     folder = check_model_dir(config.model_dir)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, which a solution ends with")
     ends = config.prompt_wrap in AGENTS  # the other markups close a solution with a tag

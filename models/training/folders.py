@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
 
 from mcts.config import UserError
 from models.folder import check_model_dir
+from models.text import load_tokenizer
 from models.training.losses import PolicyValue
 from models.training.settings import TrainSettings
 from models.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
@@ -76,7 +77,6 @@ def save_merged(settings: TrainSettings, state: dict[str, Any], folder: Path) ->
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     model.save_pretrained(unfinished, max_shard_size=settings.shard_size)
-    tokenizer = AutoTokenizer.from_pretrained(settings.model_dir, local_files_only=True, trust_remote_code=False)
-    tokenizer.save_pretrained(unfinished)
+    load_tokenizer(Path(settings.model_dir)).save_pretrained(unfinished)
     save_value_head(module.head, unfinished)
     unfinished.rename(folder)

@@ -36,11 +36,11 @@ class Lora(BaseModel):
 class TrainSettings(BaseModel):
     """One training. Paths are relative to the working directory; docs/training.md describes every key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     model_dir: str
     output: str
-    examples: list[str]
+    examples: list[str] = Field(min_length=1)
     replay: list[str] = []
     replay_share: float = Field(0.5, ge=0, lt=1)
     eval_examples: list[str] = []
@@ -75,7 +75,7 @@ class TrainSettings(BaseModel):
     log_every: int = Field(10, ge=1)
     eval_every: int = Field(200, ge=1)
     save_every: int = Field(200, ge=1)
-    shard_size: str = "5GB"
+    shard_size: str = Field("5GB", pattern=r"^[1-9]\d*(KB|MB|GB|TB)$")
     tensorboard: bool = True
 
     @field_validator("epochs", "learning_rate", mode="before")

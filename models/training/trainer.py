@@ -25,12 +25,15 @@ from tqdm import tqdm
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mcts.config import UserError
+from models.text import load_tokenizer
 from models.training.data import Batch, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.folders import build, save_merged
-from models.training.losses import TERMS, check_tree_attention, means
+from models.training.losses import TERMS, PolicyValue, check_tree_attention, means
 from models.training.optimizers import make_optimizers
 from models.training.plan import Plan, share_of
 from models.training.settings import TrainSettings, rate_factor
+
+OWN = ("settings", "metrics", "logs", "checkpoint", "model", "reference")  # what --overwrite deletes
 
 
 class Trainer:
@@ -57,17 +60,22 @@ class Trainer:
         return self.accelerator.is_main_process
 
     def _claim(self, overwrite: bool) -> None:
-        """Makes the output folder this training's own. Raises UserError rather than overwrite another one."""
+        """Makes the output folder this training's own. Raises UserError rather than overwrite another one, or what is
+        no training at all."""
         path, fingerprint = self.output / "settings.json", self.settings.fingerprint()
-        foreign = self.output.exists() and any(self.output.iterdir()) and _fingerprint(path) != fingerprint
+        known = _fingerprint(path)
+        foreign = self.output.exists() and any(self.output.iterdir()) and known != fingerprint
+        if foreign and known is None:
+            raise UserError(f"{self.output}: holds other files than a training's; choose another output")
         if foreign and not overwrite:
-            raise UserError(
-                f"{self.output}: holds another training or other files; choose another output, or --overwrite it"
-            )
+            raise UserError(f"{self.output}: holds another training; choose another output, or --overwrite it")
+        if foreign:
+            self._inputs()  # the old model goes when the new one can begin, not before
         self.accelerator.wait_for_everyone()
         if self.main and not (path.exists() and not foreign):
-            if overwrite:
-                shutil.rmtree(self.output, ignore_errors=True)
+            for old in self.output.iterdir() if foreign else ():
+                if old.name.partition(".")[0] in OWN:
+                    shutil.rmtree(old) if old.is_dir() else old.unlink()
             self.output.mkdir(parents=True, exist_ok=True)
             keys = {"fingerprint": fingerprint, "settings": self.settings.model_dump()}
             _write(path, json.dumps(keys, indent=1))
@@ -85,17 +93,24 @@ class Trainer:
 
     # --- before the first update
 
-    def _prepare(self) -> None:
+    def _inputs(self) -> tuple[PolicyValue, list[Unit], list[Unit], list[Unit]]:
+        """The module, and the units of `examples`, `replay` and `eval_examples`. Raises UserError."""
         settings = self.settings
         module = build(settings)
-        config = module.causal.config
-        vocabulary, by_group = config.get_text_config().vocab_size, settings.draw == "question"
+        load_tokenizer(Path(settings.model_dir))  # goes beside the trained weights
+        vocabulary = module.causal.config.get_text_config().vocab_size
 
         def units(paths: Sequence[str]) -> list[Unit]:
             return read_units(map(Path, paths), vocabulary, settings.max_tokens, by_group) if paths else []
 
-        own, replay, self.held_out = units(settings.examples), units(settings.replay), units(settings.eval_examples)
-        self.sharing = by_group and settings.tree_attention != "never"
+        by_group = settings.draw == "question"
+        return module, units(settings.examples), units(settings.replay), units(settings.eval_examples)
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        module, own, replay, self.held_out = self._inputs()
+        config = module.causal.config
+        self.sharing = settings.draw == "question" and settings.tree_attention != "never"
         if self.sharing:
             check_tree_attention(config, max(len(s.token_ids) for unit in own for s in unit.all_sequences()))
         self.cost = _Cost(sum(p.numel() for p in module.parameters()), config.get_text_config())

@@ -279,6 +279,34 @@ def test_nothing_trained_is_overwritten_without_being_asked(folder: Path, whole:
     assert all(torch.equal(weights(whole)[name], before[name]) for name in before)
 
 
+def test_overwriting_keeps_what_cannot_be_replaced_and_what_is_no_training(folder: Path, tmp_path: Path) -> None:
+    output, bad = tmp_path / "x", tmp_path / "bad.jsonl"
+    bad.write_text("{broken\n")
+    Trainer(settings(folder, output, updates=1)).run()
+    (output / "notes.txt").write_text("mine")
+    before = weights(output)
+    for change, words in (({"examples": [str(bad)]}, "bad.jsonl:1"), ({"model_dir": "none"}, "no such folder")):
+        with pytest.raises(UserError, match=words):
+            Trainer(settings(folder, output, **change), overwrite=True)
+        assert all(torch.equal(weights(output)[name], before[name]) for name in before)
+    Trainer(settings(folder, output, updates=2), overwrite=True).run()
+    assert (output / "notes.txt").read_text() == "mine" and len(metrics(output)) == 2
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    with pytest.raises(UserError, match="other files than a training's"):
+        Trainer(settings(folder, tmp_path / "project"), overwrite=True)
+    assert (tmp_path / "project" / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [("examples=[]", "'examples'"), ("shard_size=huge", "'shard_size'"), ("learning_rate=.inf", "'learning_rate'")],
+)
+def test_keys_that_would_fail_at_the_end_are_refused_at_the_start(tmp_path: Path, item: str, words: str) -> None:
+    (tmp_path / "c.yaml").write_text("model_dir: a\noutput: b\nexamples: [x.jsonl]\n")
+    with pytest.raises(UserError, match=words):
+        load_keys(TrainSettings, tmp_path / "c.yaml", [item])
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -312,7 +340,7 @@ def test_unknown_keys_and_missing_files_are_named(folder: Path, tmp_path: Path) 
 
 
 def test_learning_rates_rise_stay_and_fall() -> None:
-    keys = {"model_dir": "", "output": "", "examples": []}
+    keys = {"model_dir": "", "output": "", "examples": ["x"]}
     linear = TrainSettings(**keys, schedule="linear", warmup=0.1, decay=0.6)
     cosine = TrainSettings(**keys, schedule="cosine", warmup=0.0, decay=1.0)
     factors = [rate_factor(update, 100, linear) for update in range(100)]
