@@ -7,6 +7,7 @@ named `v_head.summary.weight` [1, hidden] and `v_head.summary.bias` [1].
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -66,13 +67,17 @@ def load_value_head(model_dir: str | Path) -> ValueHead:
 
 
 def save_value_head(head: ValueHead, model_dir: str | Path) -> Path:
-    """Writes the head as safetensors beside a model and marks the model's config.json as a value model."""
+    """Writes the head as safetensors beside a model and marks the model's config.json as a value model. Raises
+    UserError for a config.json that cannot be read."""
     folder = Path(model_dir)
-    path = folder / SAFETENSORS_NAME
+    path, config_path = folder / SAFETENSORS_NAME, folder / "config.json"
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8")) | {"value_model": True}
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{config_path}: not a model's configuration: {error}") from None
     tensors = {_WEIGHT: head.summary.weight, _BIAS: head.summary.bias}
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-    config_path = folder / "config.json"
-    config = json.loads(config_path.read_text(encoding="utf-8"))
-    config["value_model"] = True
-    config_path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished = config_path.with_name(f"{config_path.name}.unfinished")
+    unfinished.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(unfinished, config_path)  # a killed command leaves the folder a model
     return path

@@ -29,6 +29,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of a new head's weights (default 0)")
     parser.add_argument("--force", action="store_true", help="replace an existing head")
     arguments = parser.parse_args()
+    if not 0 <= arguments.seed < 1 << 63:
+        raise UserError(f"--seed {arguments.seed}: expected a whole number from 0 to {(1 << 63) - 1}")
     folder = check_model_dir(arguments.folder)
     if (folder / SAFETENSORS_NAME).exists() and not arguments.force:
         raise UserError(f"{folder / SAFETENSORS_NAME}: exists already; --force replaces it")

@@ -193,6 +193,18 @@ def test_a_value_head_is_added_to_a_model_folder_once(model_folder: Path, tmp_pa
     assert again.returncode == 2 and "--force" in again.stderr
 
 
+def test_a_value_head_is_not_written_beside_a_broken_configuration(tmp_path: Path) -> None:
+    import torch
+
+    torch.save({"v_head.summary.weight": torch.zeros(1, 8), "v_head.summary.bias": torch.zeros(1)},
+               tmp_path / "value_head.pth")  # fmt: skip
+    for text in ("{", "[]"):
+        (tmp_path / "config.json").write_text(text)
+        done = run("scripts/save_value_head.py", str(tmp_path))
+        assert done.returncode == 2 and "config.json: not a model's configuration" in done.stderr, done.stderr
+        assert {path.name for path in tmp_path.iterdir()} == {"config.json", "value_head.pth"}
+
+
 def test_a_hostile_value_head_is_not_executed(model_folder: Path, tmp_path: Path) -> None:
     import pickle
 
