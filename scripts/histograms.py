@@ -10,6 +10,7 @@ Needs matplotlib (requirements-dev.txt).
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -86,6 +87,10 @@ def main() -> int:
     parser.add_argument("--held-out", type=Path, nargs="+", default=[])
     parser.add_argument("--output", type=Path, required=True, help="folder of the pictures")
     arguments = parser.parse_args()
+    if not arguments.training and not arguments.held_out:
+        raise UserError("no trees to draw: name some with --training or --held-out")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("matplotlib is not installed: pip install -r requirements-dev.txt")
     arguments.output.mkdir(parents=True, exist_ok=True)
     for paths, read, name, title in (
         (arguments.training, training_values, "q_training.png", "Q of inner steps, training problems"),

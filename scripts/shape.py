@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcts.config import load_keys
+from mcts.config import UserError, load_config, load_keys
 from scripts.assembly import run_command
 from scripts.correct import LIMITS
 from scripts.round_report import write_report
@@ -51,6 +51,9 @@ class ShapingRunner(Runner):
         super().__init__(Rounds.model_validate(keys.model_dump(exclude={"shaping"})))
         places = {"output": keys.output, "seed": str(keys.seed)}
         self.shaping = Shaping.model_validate(filled(keys.shaping.model_dump(), places))
+        if not self.rounds:
+            raise UserError("rounds: expected at least one")
+        load_config(self.shaping.correct)  # it is needed after a search, and found now
 
     def _run(self) -> None:
         super()._run()

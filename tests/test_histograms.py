@@ -10,7 +10,7 @@ import pytest
 
 from mcts.config import UserError
 from mcts.tree import Node, to_record
-from scripts.histograms import held_out_values, training_values
+from scripts.histograms import held_out_values, main, training_values
 from tests.conftest import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +23,16 @@ def row(correct: bool) -> dict:
     root.children, inner.children = [inner], [leaf]
     prediction = {"final_answer": "1", "tag": "0.0.0", "run": 0, "correct": correct}
     return {"react": to_record(root, searched=True), "prediction": prediction}
+
+
+def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["histograms", "--output", str(tmp_path)])
+    with pytest.raises(UserError, match="--training or --held-out"):
+        main()
+    monkeypatch.setattr(sys, "argv", ["histograms", "--output", str(tmp_path), "--training", "t.jsonl"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"requirements-dev\.txt"):
+        main()
 
 
 def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:

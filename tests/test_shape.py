@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcts.config import load_keys
+from mcts.config import UserError, load_keys
 from models.training.settings import TrainSettings
+from scripts.shape import ShapingRounds, ShapingRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,6 +58,16 @@ def test_the_published_settings_of_imitation_are_shipped(size: str, rate: float,
         0,
         None,
     )
+
+
+def test_a_shaping_that_cannot_end_does_not_begin(tmp_path: Path) -> None:
+    keys = load_keys(ShapingRounds, ROOT / "configs/shape/tiny.yaml", [f"output={tmp_path}"])
+    for change, words in (
+        ({"rounds": []}, "at least one"),
+        ({"shaping": keys.shaping.model_copy(update={"correct": "none.yaml"})}, "none.yaml: no such"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ShapingRunner(keys.model_copy(update=change))
 
 
 def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> None:
