@@ -174,7 +174,11 @@ class Runner:
         environment = Path(sys.executable).parent
         os.environ["PATH"] = f"{environment}{os.pathsep}{os.environ.get('PATH', '')}"  # python, accelerate
         for number, command in enumerate(self.keys.prepare):
-            self._stage(self.output, f"prepare{number}", shlex.split(command))
+            try:
+                parts = shlex.split(command)
+            except ValueError as error:
+                raise UserError(f"prepare[{number}]: {error}: {command}") from None
+            self._stage(self.output, f"prepare{number}", parts)
         for one in self.rounds:
             self._round(one, self.output / one.name)
             write_report(self.output, [known.name for known in self.rounds])
