@@ -39,7 +39,10 @@ def test_accuracy_and_cost_by_the_number_of_samples(tmp_path: Path) -> None:
         line(0, [("1", 0.9), ("2", 0.1), ("2", 0.2), ("2", 0.3)], 40),
         line(1, [(None, 0.0), ("1.0", -0.5), ("3", -0.6), ("1", -0.9)], 80),
     ]
-    search = [{**line(i, [("1", 0.0)], 20), "prediction": {"correct": right}} for i, right in ((0, True), (1, False))]
+    search = [
+        {**line(i, [("1", 0.0)], 20), "prediction": {"final_answer": "1", "correct": right}}
+        for i, right in ((0, True), (1, False))
+    ]
     done = run(tmp_path, write_jsonl(tmp_path / "runs.jsonl", runs), write_jsonl(tmp_path / "search.jsonl", search))
     assert done.returncode == 0, done.stderr
     points = {one["method"]: one for one in json.loads((tmp_path / "out" / "curve.json").read_text())}
