@@ -17,6 +17,7 @@ from sympy import Expr, I, ImmutableMatrix, Integer, Rational, Symbol
 
 MAX_DEPTH = 40
 MAX_BITS = 20_000  # of an integer power that is written out
+MAX_POSTFIXES = 4  # one behind the other
 MAX_FACTORIAL = 5_000
 
 Value = Any  # sympy.Expr or ImmutableMatrix: both take part in +, -, *, / through Python's operators
@@ -223,8 +224,10 @@ class _Parser:
         return self.group("{") if self.peek() == "{" else self.signed()
 
     def postfixed(self) -> Value:
-        value = self.atom()
+        value, start = self.atom(), self.at
         while self.peek() in ("!", "%", "\\%"):
+            if self.at - start >= MAX_POSTFIXES:
+                raise Unreadable("too many factorials or percent signs")
             if self.take() != "!":
                 value = value / 100
             elif getattr(value, "is_Integer", False) and value > MAX_FACTORIAL:
