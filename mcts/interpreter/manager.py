@@ -32,7 +32,7 @@ bisect calendar cmath collections copy datetime decimal fractions functools heap
 os random re signal statistics string sys time typing
 """
 LIGHT_MODULES = frozenset(_LIGHT.split())
-"""A state that imports nothing else is forked from a process without the large modules, in half the time."""
+"""A path that imports nothing else is forked from a process without the large modules, whose forks copy less."""
 IMPORTS = re.compile(r"(?:\bfrom\s+([\w.]+)\s+)?\bimport\b([^\n;#]*)")
 Answer = tuple[str, float, bool]  # observation, seconds, failed
 ENDS = {

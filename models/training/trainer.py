@@ -3,7 +3,7 @@
 Every process knows the whole update and takes its share of it, so the means are taken over all processes and all
 accumulation steps: the losses and the weights do not depend on how many there are (up to the rounding of sums).
 
-Not covered by tests here: GPUs (FSDP2 and DeepSpeed ZeRO-3 are, on CPUs).
+Not covered by tests here: GPUs. FSDP2 is, on CPUs, and so is DeepSpeed ZeRO-3 where deepspeed is installed.
 """
 
 from __future__ import annotations
