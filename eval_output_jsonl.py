@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from mcts.config import UserError
-from mcts.files import read_tree_lines
-from mcts.offline import top_answer
-from mcts.tree import TreeError
+from mcts.errors import UserError
+from mcts.search.offline import top_answer
+from mcts.trees.file import read_tree_lines
+from mcts.trees.record import TreeError
 from scripts.assembly import run_command
 from scripts.report import Tally
 

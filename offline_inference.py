@@ -10,9 +10,9 @@ import asyncio
 from typing import Any
 
 from mcts.config import Config, load_config
-from mcts.files import read_roots, read_tree_lines
-from mcts.offline import offline_inference
-from mcts.voting import Candidate, decide
+from mcts.search.offline import offline_inference
+from mcts.search.voting import Candidate, decide
+from mcts.trees.file import read_roots, read_tree_lines
 from scripts.assembly import add_config_arguments, grade, run_command
 from scripts.report import Tally
 

@@ -15,10 +15,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mcts.config import Config, UserError, check_search, load_config
-from mcts.driver import run_file
-from mcts.files import Question, TreeWriter, count_questions, read_questions
-from mcts.tree import Node
+from eval.data.questions import count_questions, read_questions
+from mcts.config import Config, check_search, load_config
+from mcts.errors import UserError
+from mcts.question import Question
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter
+from mcts.trees.node import Node
 from scripts.assembly import (
     add_config_arguments,
     choose_seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -12,15 +11,13 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mcts.errors import UserError, nearest
+
 Mode = Literal["mcts", "sbs", "react"]
 MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
-
-
-class UserError(Exception):
-    """Bad input. The message is one line: what is wrong, where, what would be right. Commands exit with 2."""
 
 
 class Config(BaseModel):
@@ -169,12 +166,6 @@ def check_search(config: Config) -> None:
         )
     if config.model_dir is None:
         raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
-
-
-def nearest(key: str, known: Iterable[str]) -> str:
-    """What an error message says of the known name that `key` may stand for, if there is one."""
-    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:

@@ -13,15 +13,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from eval.extract import extract
-from eval.grader import Verdict, grade_async
-from mcts.config import Config, UserError, check_search
-from mcts.driver import Solver
-from mcts.files import TreeWriter, unfinished_output
+from eval.grading.extract import extract
+from eval.grading.grader import Verdict, grade_async
+from mcts.config import Config, check_search
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter, InterpreterError
 from mcts.markup import Markup, make_markup
 from mcts.model import LanguageModel
-from mcts.rollouts import RolloutSolver
+from mcts.search.driver import Solver
+from mcts.search.rollouts import RolloutSolver
+from mcts.trees.file import TreeWriter, unfinished_output
 
 INTERRUPTED = 130
 PACKAGES = ("torch", "transformers", "sympy")
@@ -106,7 +107,7 @@ def load_markup(config: Config) -> Markup:
 
 def describe(config: Config) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
-    from models.folder import weights_hash
+    from models.engines.folder import weights_hash
     from scripts.engines import check_model, engine_versions
 
     path = check_model(config)  # before any output is made

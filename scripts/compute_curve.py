@@ -21,11 +21,12 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.scores import mcnemar, wilson
-from mcts.config import UserError
-from mcts.files import Question, read_roots, read_tree_lines
-from mcts.tree import NOT_EVALUATED, walk
-from mcts.voting import Candidate, decide
+from eval.report.scores import mcnemar, wilson
+from mcts.errors import UserError
+from mcts.question import Question
+from mcts.search.voting import Candidate, decide
+from mcts.trees.file import read_roots, read_tree_lines
+from mcts.trees.node import NOT_EVALUATED, walk
 from scripts.assembly import grade, run_command
 from scripts.round_report import table
 

@@ -21,11 +21,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.budget import SharedBudget
-from mcts.config import Config, UserError, load_config
-from mcts.driver import run_file
-from mcts.files import Question, TreeWriter, read_objects, read_roots, read_tree_lines
-from mcts.shaping import Shaper, Teacher
+from mcts.config import Config, load_config
+from mcts.errors import UserError
+from mcts.jsonl import read_objects
+from mcts.question import Question
+from mcts.search.budget import SharedBudget
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter, read_roots, read_tree_lines
+from models.training.shaping import Shaper, Teacher
 from scripts.assembly import add_config_arguments, describe, grade, load_model, open_solver, run_command
 from solver_demo import Progress
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.scores import wilson
-from mcts.config import Config, UserError, load_config
-from mcts.driver import run_file
-from mcts.files import TreeWriter, count_questions, read_questions, read_tree_lines
+from eval.data.questions import count_questions, read_questions
+from eval.report.scores import wilson
+from mcts.config import Config, load_config
+from mcts.errors import UserError
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter, read_tree_lines
 from scripts.assembly import choose_seed, describe, load_model, open_solver, run_command
 from solver_demo import Progress
 

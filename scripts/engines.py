@@ -13,7 +13,7 @@ from mcts.model import LanguageModel
 def _transformers(config: Config, folder: str, need_value: bool) -> LanguageModel:
     import transformers
 
-    from models.transformers_engine import TransformersModel
+    from models.engines.transformers.engine import TransformersModel
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -28,7 +28,7 @@ def _transformers(config: Config, folder: str, need_value: bool) -> LanguageMode
 
 
 def _vllm(config: Config, folder: str, need_value: bool) -> LanguageModel:
-    from models.vllm_engine import VllmModel
+    from models.engines.vllm import VllmModel
 
     return VllmModel.load(
         folder, need_value=need_value, dtype=config.dtype, max_rows=config.max_rows, engine_args=config.engine_args
@@ -36,13 +36,13 @@ def _vllm(config: Config, folder: str, need_value: bool) -> LanguageModel:
 
 
 def _llama_cpp(config: Config, folder: str, need_value: bool) -> LanguageModel:
-    from models.llama_cpp_engine import LlamaCppModel
+    from models.engines.llama_cpp.engine import LlamaCppModel
 
     return LlamaCppModel.load(folder, need_value=need_value, max_rows=config.max_rows, engine_args=config.engine_args)
 
 
 def _openai(config: Config, folder: str, need_value: bool) -> LanguageModel:
-    from models.openai_engine import OpenAIModel
+    from models.engines.openai import OpenAIModel
 
     return OpenAIModel.load(folder, need_value=need_value, engine_args=config.engine_args)
 
@@ -65,11 +65,11 @@ def load_engine(config: Config) -> LanguageModel:
 
 def check_model(config: Config) -> Path:
     """The model's folder or file, if the engine could load it. Raises UserError."""
-    from models.folder import check_model_dir
+    from models.engines.folder import check_model_dir
 
     assert config.model_dir is not None
     if config.engine == "llama_cpp":
-        from models.gguf import gguf_file
+        from models.engines.llama_cpp.gguf import gguf_file
 
         return gguf_file(config.model_dir)
     return check_model_dir(config.model_dir, need_config=config.engine != "openai")

@@ -19,13 +19,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from eval.extract import extract, last_box
-from eval.grader import POLICIES, Verdict, grade
-from eval.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote
-from mcts.config import UserError
-from mcts.files import Question, check_record, read_objects
-from mcts.offline import solutions, top_answer
-from mcts.tree import FAILURES, TreeError, from_record, walk
+from eval.grading.extract import extract, last_box
+from eval.grading.grader import POLICIES, Verdict, grade
+from eval.report.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k, vote
+from mcts.errors import UserError
+from mcts.jsonl import read_objects
+from mcts.question import Question
+from mcts.search.offline import solutions, top_answer
+from mcts.trees.file import check_record
+from mcts.trees.node import FAILURES, walk
+from mcts.trees.record import TreeError, from_record
 from scripts.assembly import check_output, run_command
 
 COSTS = ("tokens_generated", "tokens_computed", "simulations", "snippets", "code_seconds", "wall_seconds")

@@ -17,9 +17,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mcts.config import UserError
-from models.folder import check_model_dir
-from models.value_head import PUBLISHED_NAME, SAFETENSORS_NAME
+from mcts.errors import UserError
+from models.engines.folder import check_model_dir
+from models.engines.value_head import PUBLISHED_NAME, SAFETENSORS_NAME
 from scripts.assembly import run_command
 
 TYPES = ("F32", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
@@ -117,7 +117,7 @@ def quantize(source: Path, target: Path, kind: str) -> None:
     """llama.cpp's own quantisation of a GGUF file. Raises UserError."""
     import llama_cpp
 
-    from models.llama_cpp_weights import quiet
+    from models.engines.llama_cpp.weights import quiet
 
     quiet()
     params = llama_cpp.llama_model_quantize_default_params()

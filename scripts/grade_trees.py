@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from mcts.config import UserError
-from mcts.files import Question, read_roots, read_tree_lines
-from mcts.paths import file_hash, grades_path
-from mcts.tree import Node, walk
+from mcts.errors import UserError
+from mcts.question import Question
+from mcts.trees.file import read_roots, read_tree_lines
+from mcts.trees.node import Node, walk
+from models.training.examples import file_hash, grades_path
 from scripts.assembly import grade, run_command
 
 AT_ONCE = 64

@@ -18,9 +18,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import UserError
-from mcts.files import read_roots, read_tree_lines
-from mcts.tree import Node, walk
+from mcts.errors import UserError
+from mcts.trees.file import read_roots, read_tree_lines
+from mcts.trees.node import Node, walk
 from scripts.assembly import run_command
 
 BINS = 40

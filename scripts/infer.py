@@ -25,17 +25,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.data import DATASETS, DataError, Item, load
-from eval.grader import Verdict, grade_async
-from eval.scores import AVG10
-from eval.tora import extract_tora, reference_fields, strip_string
-from mcts.budget import SharedBudget
-from mcts.config import Config, UserError, make_config, nearest, read_keys
-from mcts.driver import Solver, run_file
-from mcts.files import Question, TreeWriter, read_objects, unfinished_output
+from eval.data.datasets import DATASETS, DataError, Item, load
+from eval.grading.grader import Verdict, grade_async
+from eval.grading.tora import extract_tora, reference_fields, strip_string
+from eval.report.scores import AVG10
+from mcts.config import Config, make_config, read_keys
+from mcts.errors import UserError, nearest
+from mcts.jsonl import read_objects
 from mcts.markup import AGENTS, PROMPTS
-from mcts.offline import offline_inference
-from mcts.tree import FAILURES, from_record, walk
+from mcts.question import Question
+from mcts.search.budget import SharedBudget
+from mcts.search.driver import Solver, run_file
+from mcts.search.offline import offline_inference
+from mcts.trees.file import TreeWriter, unfinished_output
+from mcts.trees.node import FAILURES, walk
+from mcts.trees.record import from_record
 from scripts.assembly import describe, load_markup, load_model, open_solver, run_command
 from scripts.evaluate import by_data_set, read_rows, tasks_table
 from solver_demo import Progress

@@ -15,14 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import UserError, load_config, make_keys, read_keys
-from mcts.paths import ExampleRules, Extraction, Origin, Writer, write_examples
+from mcts.config import load_config, make_keys, read_keys
+from mcts.errors import UserError
+from models.training.examples import ExampleRules, Extraction, Origin, Writer, write_examples
 from scripts.assembly import add_config_arguments, load_markup, run_command
 
 
 def extraction(arguments: argparse.Namespace) -> Extraction:
-    from models.folder import check_model_dir, weights_hash
-    from models.text import Tokenizer, load_tokenizer
+    from models.engines.folder import check_model_dir, weights_hash
+    from models.engines.text import Tokenizer, load_tokenizer
 
     config = load_config(arguments.custom_cfg, arguments.set)
     rules = make_keys(ExampleRules, read_keys(None, arguments.rule), "--rule")

@@ -16,9 +16,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import UserError, load_config
+from mcts.config import load_config
+from mcts.errors import UserError
 from mcts.markup import AGENTS
-from mcts.solutions import Spelling, write_examples
+from models.training.imitation import Spelling, write_examples
 from scripts.assembly import add_config_arguments, load_markup, run_command
 
 
@@ -34,8 +35,8 @@ def main() -> int:
     config = load_config(arguments.custom_cfg, arguments.set)
     if config.model_dir is None:
         raise UserError("model_dir is not set: name the model that will learn, such as --set model_dir=FOLDER")
-    from models.folder import check_model_dir
-    from models.text import Tokenizer, load_tokenizer
+    from models.engines.folder import check_model_dir
+    from models.engines.text import Tokenizer, load_tokenizer
 
     folder = check_model_dir(config.model_dir)
     tokenizer = load_tokenizer(folder)

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from eval.grader import grade
-from eval.tora import extract_tora
-from mcts.config import UserError
-from mcts.files import read_objects
+from eval.grading.grader import grade
+from eval.grading.tora import extract_tora
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
+from mcts.jsonl import read_objects
 from scripts.assembly import check_output, run_command
 from scripts.evaluate import tora_fault
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.scores import wilson
-from mcts.config import UserError
-from mcts.files import Question
+from eval.report.scores import wilson
+from mcts.errors import UserError
+from mcts.question import Question
 from scripts.assembly import grade
 
 

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tqdm import tqdm
 
-from mcts.config import UserError
-from mcts.files import Question, read_roots, read_tree_lines
-from mcts.tree import walk
-from mcts.voting import Candidate, decide
+from mcts.errors import UserError
+from mcts.question import Question
+from mcts.search.voting import Candidate, decide
+from mcts.trees.file import read_roots, read_tree_lines
+from mcts.trees.node import walk
 from scripts.assembly import check_output, grade, run_command
 
 

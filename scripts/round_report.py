@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.scores import mcnemar, wilson
-from mcts.files import read_tree_lines
+from eval.report.scores import mcnemar, wilson
+from mcts.trees.file import read_tree_lines
 
 COSTS = ("tokens_generated", "tokens_computed", "simulations")
 

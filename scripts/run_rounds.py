@@ -28,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mcts.config import UserError, load_keys, make_keys
-from mcts.files import count_questions, read_questions
+from eval.data.questions import count_questions, read_questions
+from mcts.config import load_keys, make_keys
+from mcts.errors import UserError
 from scripts.assembly import run_command
 from scripts.round_report import write_report
 

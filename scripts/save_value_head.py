@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from transformers import AutoConfig
 
-from mcts.config import UserError
-from models.folder import check_model_dir
-from models.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
+from mcts.errors import UserError
+from models.engines.folder import check_model_dir
+from models.engines.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
 from scripts.assembly import run_command
 
 

@@ -20,9 +20,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mcts.config import UserError, load_config
+from mcts.config import load_config
+from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
-from models.background import Background
+from models.engines.queue import Background
 from scripts.assembly import add_config_arguments, load_model, run_command
 
 MAX_BODY_BYTES = 32 << 20

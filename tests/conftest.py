@@ -100,7 +100,7 @@ def save_model_folder(
     """A model folder on disk: weights, tokenizer, value head."""
     import torch
 
-    from models.value_head import ValueHead, save_value_head
+    from models.engines.value_head import ValueHead, save_value_head
 
     tokenizer = tokenizer or byte_level_tokenizer()
     model = random_model(family, len(tokenizer), positions=positions, seed=seed, key_value_heads=key_value_heads)

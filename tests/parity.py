@@ -18,15 +18,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from eval.grader import Verdict, grade_async
-from mcts.config import Config, UserError, load_config
-from mcts.driver import Solver, solve_all
-from mcts.files import read_questions
+from eval.data.questions import read_questions
+from eval.grading.grader import Verdict, grade_async
+from mcts.config import Config, load_config
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from mcts.model import Context, Expansion, Sample, Sampling
-from mcts.offline import offline_inference
-from mcts.tree import from_record
+from mcts.search.driver import Solver, solve_all
+from mcts.search.offline import offline_inference
+from mcts.trees.record import from_record
 
 TEXT_FIELDS = ("text", "extra_info", "action", "action_input", "final_answer")
 NUMBER_FIELDS = ("value", "prior", "visit_count", "q_value")

@@ -179,7 +179,7 @@ def test_a_value_head_is_added_to_a_model_folder_once(model_folder: Path, tmp_pa
 
     import torch
 
-    from models.value_head import load_value_head
+    from models.engines.value_head import load_value_head
 
     folder = tmp_path / "m"
     shutil.copytree(model_folder, folder)
@@ -208,8 +208,8 @@ def test_a_value_head_is_not_written_beside_a_broken_configuration(tmp_path: Pat
 def test_a_hostile_value_head_is_not_executed(model_folder: Path, tmp_path: Path) -> None:
     import pickle
 
-    from mcts.config import UserError
-    from models.value_head import load_value_head
+    from mcts.errors import UserError
+    from models.engines.value_head import load_value_head
 
     class Evil:
         def __reduce__(self) -> tuple:

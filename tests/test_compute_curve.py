@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts.tree import Node, to_record
+from mcts.trees.node import Node
+from mcts.trees.record import to_record
 from tests.conftest import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import Config, UserError, load_config
+from mcts.config import Config, load_config
+from mcts.errors import UserError
 from scripts.assembly import describe, load_model
 from tests.test_commands import HELD_OUT, run
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import UserError
-from mcts.tree import Node, to_record
+from mcts.errors import UserError
+from mcts.trees.node import Node
+from mcts.trees.record import to_record
 from scripts.histograms import held_out_values, main, training_values
 from tests.conftest import write_jsonl
 

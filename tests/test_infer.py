@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from eval.data import load
-from eval.extract import extract
-from eval.tora import extract_tora, reference_fields
-from mcts.config import Config, UserError
-from mcts.driver import Solver
+from eval.data.datasets import load
+from eval.grading.extract import extract
+from eval.grading.tora import extract_tora, reference_fields
+from mcts.config import Config
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
+from mcts.search.driver import Solver
 from scripts import infer
 from scripts import reexecute as reexecution
 from scripts.assembly import run_command

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from mcts.model import Context
-from mcts.tree import Node, to_record, walk
+from mcts.trees.node import Node, walk
+from mcts.trees.record import to_record
+from models.engines.transformers.engine import TransformersModel
 from models.training.score import Scorer
-from models.transformers_engine import TransformersModel
 from scripts import rank_siblings, rerank
 from scripts.rank_siblings import pairs, truths
 from tests.conftest import write_jsonl

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mcts.config import UserError, load_keys
+from mcts.config import load_keys
+from mcts.errors import UserError
 from models.training.settings import TrainSettings
 from scripts.shape import ShapingRounds, ShapingRunner
 

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mcts.config import UserError
-from mcts.files import read_objects
+from mcts.errors import UserError
+from mcts.jsonl import read_objects
 
 LENGTH_STEP = 16  # batches are padded to multiples of this
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from mcts.config import UserError
-from models.folder import check_model_dir
-from models.text import load_tokenizer
+from mcts.errors import UserError
+from models.engines.folder import check_model_dir
+from models.engines.text import load_tokenizer
+from models.engines.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
 from models.training.losses import PolicyValue
 from models.training.settings import TrainSettings
-from models.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
 
 
 def load_causal(folder: Path) -> Any:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mcts.config import UserError
+from mcts.errors import UserError
+from models.engines.value_head import ValueHead
 from models.training.data import Batch, Totals
-from models.value_head import ValueHead
 
 TERMS = ("policy", "value", "preference", "ranking")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from models.training.settings import TrainSettings
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from mcts.config import UserError
-from mcts.tree import Node, walk
+from mcts.errors import UserError
+from mcts.trees.node import Node, walk
 from models.training.data import Tree, blank_batch
 from models.training.folders import load_policy_value
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from models.training.losses import Weights
 
 Objective = Literal["sft", "alphamath", "svpo"]

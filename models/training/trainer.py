@@ -24,8 +24,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from mcts.config import UserError
-from models.text import load_tokenizer
+from mcts.errors import UserError
+from models.engines.text import load_tokenizer
 from models.training.data import Batch, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.folders import build, save_merged
 from models.training.losses import TERMS, PolicyValue, check_tree_attention, means

@@ -24,13 +24,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from eval.data.questions import read_questions
 from mcts.config import Config, load_config
-from mcts.driver import run_file
-from mcts.files import TreeWriter, read_questions
 from mcts.interpreter import Execution, Interpreter, State
 from mcts.model import Context, Sampling
-from models.network import ATTENTION, register_attention
-from models.transformers_engine import Totals, TransformersModel
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter
+from models.engines.transformers.engine import Totals, TransformersModel
+from models.engines.transformers.network import ATTENTION, register_attention
 from scripts.assembly import load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, beside, main
 from scripts.demo import Row, summarise

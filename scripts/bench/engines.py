@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from eval.data.questions import read_questions
 from mcts.config import Config, load_config
-from mcts.driver import solve_all
-from mcts.files import read_questions
 from mcts.model import Context
+from mcts.search.driver import solve_all
 from scripts.assembly import load_model, open_solver
 from scripts.bench.common import Claim, at_most, beside, main
 
@@ -60,8 +60,8 @@ def plain_values() -> list[float]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from models.text import Tokenizer
-    from models.value_head import load_value_head
+    from models.engines.text import Tokenizer
+    from models.engines.value_head import load_value_head
 
     model = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).eval()
     head = load_value_head(WEIGHTS)

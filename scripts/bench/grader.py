@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from eval.grader import grade
+from eval.grading.grader import grade
 from scripts.evaluate import read_rows
 
 RIVAL = """

@@ -13,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from mcts.driver import run_file
-from mcts.files import Question, TreeWriter
+from mcts.question import Question
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 

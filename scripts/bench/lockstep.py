@@ -25,13 +25,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mcts.driver import solve_all
-from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.interpreter.observation import Capture, observe
 from mcts.markup import make_markup
-from mcts.rules import backup, select
-from mcts.tree import Node, solution_text, walk
+from mcts.question import Question
+from mcts.search.driver import solve_all
+from mcts.search.rules import backup, select
+from mcts.trees.node import Node, solution_text, walk
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 

@@ -14,9 +14,10 @@ import itertools
 import time
 from pathlib import Path
 
+from eval.data.questions import read_questions
 from mcts.config import Config, load_config
-from mcts.files import Question, read_questions
 from mcts.interpreter import ForkInterpreter
+from mcts.question import Question
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 from scripts.bench.simulated import SimulatedModel, SleepingInterpreter

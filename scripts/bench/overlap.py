@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from mcts.driver import solve_all
-from mcts.files import Question
+from mcts.question import Question
+from mcts.search.driver import solve_all
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 from scripts.bench.simulated import SimulatedModel, SleepingInterpreter

@@ -6,10 +6,10 @@ import random
 from typing import Any
 
 from mcts.config import Config
-from mcts.driver import Solver
 from mcts.interpreter import Execution, State
 from mcts.markup import make_markup
 from mcts.model import Context, Expansion, Sample, Sampling
+from mcts.search.driver import Solver
 
 STOP = "\n</code>"
 KEYS: dict[str, Any] = {

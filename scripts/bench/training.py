@@ -21,15 +21,15 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
 from mcts.config import Config, load_config
-from mcts.driver import solve_all
-from mcts.files import Question
-from mcts.paths import ExampleRules, Extraction, Origin, Writer
-from models.text import Tokenizer
+from mcts.question import Question
+from mcts.search.driver import solve_all
+from models.engines.text import Tokenizer
+from models.engines.value_head import ValueHead
 from models.tiny.problems import generate
 from models.training.data import Totals, Unit, make_batch, read_units, tree_tokens
+from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
 from models.training.losses import PolicyValue, Weights, means
-from models.value_head import ValueHead
 from scripts.assembly import describe, load_markup, load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, main
 

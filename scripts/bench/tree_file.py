@@ -15,9 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcts.files import Question, TreeWriter, read_tree_lines
-from mcts.offline import offline_inference
-from mcts.tree import from_record, to_record, walk
+from mcts.question import Question
+from mcts.search.offline import offline_inference
+from mcts.trees.file import TreeWriter, read_tree_lines
+from mcts.trees.node import walk
+from mcts.trees.record import from_record, to_record
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from eval.data import DataError, load
+from eval.data.datasets import DataError, load
 
 # rows, first accepted answers
 KNOWN = {

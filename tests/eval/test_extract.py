@@ -2,7 +2,7 @@
 
 import pytest
 
-from eval.extract import boxes, extract
+from eval.grading.extract import boxes, extract
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.grader import Verdict, grade, grade_async
-from eval.worker import Workers
+from eval.grading.grader import Verdict, grade, grade_async
+from eval.grading.worker import Workers
 
 ROOT = Path(__file__).parents[2]
 HANGS = [r"\sum_{k=1}^{10^{12}} k^k", r"\int_0^1 e^{-x^{x^x}} \, dx"]
@@ -110,7 +110,7 @@ def test_code_in_an_answer_is_never_run(tmp_path):
 
 def test_a_script_without_a_main_guard_can_grade(tmp_path):
     script = tmp_path / "plain.py"
-    script.write_text("from eval.grader import grade\nprint(grade('x+1', '1+x').verdict.value)\n")
+    script.write_text("from eval.grading.grader import grade\nprint(grade('x+1', '1+x').verdict.value)\n")
     run = subprocess.run(
         [sys.executable, script], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
@@ -118,7 +118,7 @@ def test_a_script_without_a_main_guard_can_grade(tmp_path):
 
 
 def _command(*arguments):
-    command = [sys.executable, "-m", "eval.grader", *map(str, arguments)]
+    command = [sys.executable, "-m", "eval.grading.grader", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

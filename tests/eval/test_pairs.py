@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.grader import grade
+from eval.grading.grader import grade
 
 HERE = Path(__file__).parent
 REFERENCE = HERE.parents[2] / "shared" / "reference" / "pairs.jsonl"

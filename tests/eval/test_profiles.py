@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from eval.grader import grade
-from eval.tora import extract_tora, math_equal, strip_string
+from eval.grading.grader import grade
+from eval.grading.tora import extract_tora, math_equal, strip_string
 
 TORA = {
     True: [

@@ -8,7 +8,7 @@ import os
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eval.grader import Grade, Verdict, grade
+from eval.grading.grader import Grade, Verdict, grade
 
 FUZZ = int(os.environ.get("ARBOR_FUZZ", "120"))
 FIXED = "ARBOR_FUZZ" not in os.environ  # the same pairs in every run, unless others are asked for

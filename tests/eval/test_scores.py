@@ -6,7 +6,7 @@ from math import isclose
 
 import pytest
 
-from eval.scores import AVG10, accuracy, avg_at_10, by_group, mcnemar, mean_score, pass_at_k, vote, wilson
+from eval.report.scores import AVG10, accuracy, avg_at_10, by_group, mcnemar, mean_score, pass_at_k, vote, wilson
 
 
 def test_an_undecided_answer_is_counted_apart_and_is_never_right():

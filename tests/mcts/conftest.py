@@ -8,11 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import pytest_asyncio
 
 from mcts.config import Config
-from mcts.driver import Solver
-from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
+from mcts.question import Question
+from mcts.search.driver import Solver
 
 Say = Callable[[str, int], str]
 Value = Callable[[str], float]

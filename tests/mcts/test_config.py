@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import Config, UserError, check_search, load_config
+from mcts.config import Config, check_search, load_config
+from mcts.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

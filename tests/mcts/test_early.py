@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mcts.budget import SharedBudget
 from mcts.config import Config
-from mcts.driver import run_file
-from mcts.early import Early, decided
-from mcts.files import TreeWriter
 from mcts.interpreter import Execution, State
-from mcts.tree import Node
+from mcts.search.budget import SharedBudget
+from mcts.search.driver import run_file
+from mcts.search.early import Early, decided
+from mcts.trees.file import TreeWriter
+from mcts.trees.node import Node
 from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver
 
 SHAPE = {"mode": "mcts", "n_generate_sample": 3, "iterations": 24, "need_value_func": True, "max_depth": 4}

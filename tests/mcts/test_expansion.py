@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcts.expansion import common_prefix, continuation
 from mcts.model import Context, Sample
+from mcts.search.expansion import common_prefix, continuation
 from tests.mcts.conftest import ScriptedModel
 
 TEXT = st.text("ab", max_size=12)

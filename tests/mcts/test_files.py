@@ -8,20 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import UserError
-from mcts.driver import run_file
-from mcts.files import (
-    Question,
-    TreeWriter,
-    count_questions,
-    read_objects,
-    read_questions,
-    read_tree_lines,
-    unfinished_output,
-)
+from eval.data.questions import count_questions, read_questions
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
-from mcts.solutions import read_rows
-from mcts.tree import TreeError, from_record
+from mcts.jsonl import read_objects
+from mcts.question import Question
+from mcts.search.driver import run_file
+from mcts.trees.file import TreeWriter, read_tree_lines, unfinished_output
+from mcts.trees.record import TreeError, from_record
+from models.training.imitation import read_rows
 from tests.conftest import write_jsonl
 from tests.mcts.conftest import ScriptedModel, final_step, make_solver
 

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from mcts.interpreter import ForkInterpreter
-from mcts.rules import note_in_flight, puct, select
-from mcts.tree import Node
+from mcts.search.rules import note_in_flight, puct, select
+from mcts.trees.node import Node
 from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver
 
 RULES = ("virtual_loss", "unobserved")

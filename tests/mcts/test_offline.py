@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mcts.offline import offline_inference, pruned_nodes, top_answer
-from mcts.tree import UNPARSABLE, Node, from_record, to_record, walk
-from mcts.voting import Candidate, decide
+from mcts.search.offline import offline_inference, pruned_nodes, top_answer
+from mcts.search.voting import Candidate, decide
+from mcts.trees.node import UNPARSABLE, Node, walk
+from mcts.trees.record import from_record, to_record
 
 
 def tree(*nodes: tuple[str, float, str]) -> Node:

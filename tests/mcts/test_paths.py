@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import Config, UserError
-from mcts.files import read_tree_lines
+from mcts.config import Config
+from mcts.errors import UserError
 from mcts.markup import ReactMarkup, SftMarkup
-from mcts.paths import (
+from mcts.trees.file import read_tree_lines
+from mcts.trees.node import TOO_DEEP, UNPARSABLE, Node
+from mcts.trees.record import to_record
+from models.training.examples import (
     ExampleRules,
     Extraction,
     Origin,
@@ -23,7 +26,6 @@ from mcts.paths import (
     grades_path,
     write_examples,
 )
-from mcts.tree import TOO_DEEP, UNPARSABLE, Node, to_record
 from tests.conftest import write_jsonl
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from eval.grader import Verdict, grade_async
+from eval.grading.grader import Verdict, grade_async
 from mcts.config import load_config
-from mcts.driver import solve_all
-from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from mcts.model import Context, Expansion, Sample, Sampling
-from mcts.rollouts import RolloutSolver
-from models.transformers_engine import TransformersModel
+from mcts.question import Question
+from mcts.search.driver import solve_all
+from mcts.search.rollouts import RolloutSolver
+from models.engines.transformers.engine import TransformersModel
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = [f"Find the positive integer x with x^2 + {i}x = {x * x + i * x}." for i, x in ((3, 7), (5, 12))]

@@ -8,11 +8,12 @@ import math
 
 import pytest
 
-from mcts.driver import solve_all
 from mcts.interpreter import ForkInterpreter
 from mcts.model import Sampling
-from mcts.rules import backup, puct, select
-from mcts.tree import TOO_DEEP, TOO_MANY_ERRORS, UNPARSABLE, Node, from_record
+from mcts.search.driver import solve_all
+from mcts.search.rules import backup, puct, select
+from mcts.trees.node import TOO_DEEP, TOO_MANY_ERRORS, UNPARSABLE, Node
+from mcts.trees.record import from_record
 from tests.mcts.conftest import ScriptedModel, ask, code_step, final_step, make_solver
 
 JUNK = "no markup at all"

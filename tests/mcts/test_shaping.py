@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from eval.extract import extract
-from mcts.config import Config, UserError
-from mcts.driver import Solver
+from eval.grading.extract import extract
+from mcts.config import Config
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup, make_markup
-from mcts.shaping import Shaper, Teacher, line_prefixes, tool_error
-from mcts.solutions import EOS, Spelling, message_pieces, write_examples
+from mcts.search.driver import Solver
+from models.training.imitation import EOS, Spelling, message_pieces, write_examples
+from models.training.shaping import Shaper, Teacher, line_prefixes, tool_error
 from tests.conftest import byte_level_tokenizer, sentencepiece_like_tokenizer, write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, code_step, exact, final_step, make_solver
 
@@ -136,7 +137,7 @@ async def test_a_teacher_goes_on_in_the_students_state(interpreter: ForkInterpre
 
 def spelled(row: dict, tokenizer, **keys) -> tuple[str, str, dict]:
     """(whole text, learned text, line) of a row's example."""
-    from models.text import Tokenizer
+    from models.engines.text import Tokenizer
 
     line = Spelling(Tokenizer(tokenizer), tokenizer.eos_token_id, TORA, True, **keys).example(row)
     learned = [one for one, kept in zip(line["token_ids"], line["loss_mask"], strict=True) if kept]
@@ -180,7 +181,7 @@ def test_conversations_learn_every_reply_and_no_other_turn() -> None:
 
 
 def test_the_published_corpus_is_read(reference: Path, tmp_path: Path) -> None:
-    from models.text import Tokenizer
+    from models.engines.text import Tokenizer
 
     tokenizer = byte_level_tokenizer()
     spelling = Spelling(Tokenizer(tokenizer), tokenizer.eos_token_id, TORA, True)
@@ -200,7 +201,7 @@ def test_the_published_corpus_is_read(reference: Path, tmp_path: Path) -> None:
 
 
 def test_bad_rows_are_named(tmp_path: Path) -> None:
-    from models.text import Tokenizer
+    from models.engines.text import Tokenizer
 
     tokenizer = byte_level_tokenizer()
     spelling = Spelling(Tokenizer(tokenizer), tokenizer.eos_token_id, TORA, True)

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from eval.extract import extract
-from eval.grader import grade
+from eval.grading.extract import extract
+from eval.grading.grader import grade
 from mcts.config import Config
-from mcts.driver import Solver
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import PROMPTS, make_markup
-from mcts.tree import TOO_MANY_CALLS
+from mcts.search.driver import Solver
+from mcts.trees.node import TOO_MANY_CALLS
 from tests.mcts.conftest import ScriptedModel, ask, exact
 
 KEYS = {"prompt_wrap": "tora", "result_unwrap": "tora", "step_delim": "\n", "code_state": "fresh", "max_tool_calls": 3}

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
+from eval.data.questions import read_questions
 from mcts.config import load_config
-from mcts.driver import Solver, solve_all
-from mcts.files import read_questions
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from mcts.model import Context, Expansion, LanguageModel, Sampling
-from models.transformers_engine import TransformersModel
+from mcts.search.driver import Solver, solve_all
+from models.engines.transformers.engine import TransformersModel
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "models" / "tiny" / "weights"
@@ -42,7 +42,7 @@ def build_folder(folder: Path, family: str, *, padding: int = 0, shards: bool = 
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from models.value_head import SAFETENSORS_NAME, ValueHead, save_value_head
+    from models.engines.value_head import SAFETENSORS_NAME, ValueHead, save_value_head
 
     tokenizer = small_tokenizer()
     sizes = {"hidden_size": 128, "intermediate_size": 192, "num_hidden_layers": 2, "max_position_embeddings": 512}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.attention import _fused, _in_pieces
+from models.engines.transformers.attention import _fused, _in_pieces
 
 
 def test_the_pieces_of_a_cpu_and_the_fused_kernel_of_a_gpu_say_the_same() -> None:

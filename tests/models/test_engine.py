@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
-from models import batch
-from models.attention import Pass
-from models.network import Network
-from models.transformers_engine import TransformersModel
-from models.value_head import load_value_head
+from models.engines.transformers import batch
+from models.engines.transformers.attention import Pass
+from models.engines.transformers.engine import TransformersModel
+from models.engines.transformers.network import Network
+from models.engines.value_head import load_value_head
 from tests.conftest import byte_level_tokenizer, save_model_folder, sentencepiece_like_tokenizer
 
 PROMPT = "<question> What is 2 + 3? </question>\n"
@@ -210,7 +210,7 @@ async def test_the_short_way_and_transformers_agree(
 ) -> None:
     folder = save_model_folder(tmp_path, family)
     short = await expansions(TransformersModel.load(folder), 6, 6)
-    monkeypatch.setattr("models.network.supports", lambda model: False)
+    monkeypatch.setattr("models.engines.transformers.network.supports", lambda model: False)
     for one, other in zip(short, await expansions(TransformersModel.load(folder), 6, 6), strict=True):
         assert one.value == pytest.approx(other.value, abs=1e-5)
         assert [sample.token_ids for sample in one.samples] == [sample.token_ids for sample in other.samples]

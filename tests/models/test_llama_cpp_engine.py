@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("llama_cpp", reason="llama-cpp-python is not installed: pip install -r requirements-llama.txt")
 pytest.importorskip("gguf", reason="gguf is not installed: pip install -r requirements-llama.txt")
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
-from models.llama_cpp_engine import LlamaCppModel
-from models.text import Tokenizer
-from models.transformers_engine import TransformersModel
-from models.value_head import ValueHead, save_value_head
+from models.engines.llama_cpp.engine import LlamaCppModel
+from models.engines.text import Tokenizer
+from models.engines.transformers.engine import TransformersModel
+from models.engines.value_head import ValueHead, save_value_head
 from scripts.export_gguf import export
 from tests.conftest import save_model_folder, sentencepiece_like_tokenizer
 from tests.models.engines import (

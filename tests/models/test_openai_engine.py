@@ -22,10 +22,10 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed: pip install -r requirements-openai.txt")
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
-from models.openai_engine import Dialect, OpenAIModel
-from models.transformers_engine import TransformersModel
+from models.engines.openai import Dialect, OpenAIModel
+from models.engines.transformers.engine import TransformersModel
 from scripts import serve
 from scripts.serve import Handler, Service, make_server
 from tests.models.engines import (

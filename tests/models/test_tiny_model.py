@@ -7,15 +7,15 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from mcts.config import load_config
-from mcts.driver import Solver, solve_all
-from mcts.files import Question
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
+from mcts.question import Question
+from mcts.search.driver import Solver, solve_all
+from models.engines.transformers.engine import TransformersModel
 from models.tiny.demonstrations import demonstrate
 from models.tiny.prepare import demonstration_example
 from models.tiny.problems import Problem, generate
 from models.tiny.tokenizer import GROUPS
-from models.transformers_engine import TransformersModel
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 WEIGHTS = TINY / "weights"

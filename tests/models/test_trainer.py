@@ -18,11 +18,12 @@ import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from mcts.config import UserError, load_keys
+from mcts.config import load_keys
+from mcts.errors import UserError
+from models.engines.transformers.engine import TransformersModel
+from models.engines.value_head import load_value_head
 from models.training.settings import TrainSettings, rate_factor
 from models.training.trainer import Trainer
-from models.transformers_engine import TransformersModel
-from models.value_head import load_value_head
 from tests.conftest import save_model_folder, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[2]

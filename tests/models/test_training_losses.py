@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from models.engines.value_head import ValueHead
 from models.training.data import Pair, Totals, Trajectory, Unit, make_batch, tree_tokens
 from models.training.losses import (
     PolicyValue,
@@ -18,7 +19,6 @@ from models.training.losses import (
     token_logprobs,
     value_sum,
 )
-from models.value_head import ValueHead
 from tests.conftest import random_model
 
 VOCABULARY = 23

@@ -14,11 +14,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from mcts.config import UserError
+from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
-from models.openai_engine import Dialect, OpenAIModel
-from models.transformers_engine import TransformersModel
-from models.value_head import ValueHead, save_value_head
+from models.engines.openai import Dialect, OpenAIModel
+from models.engines.transformers.engine import TransformersModel
+from models.engines.value_head import ValueHead, save_value_head
 from tests.models.engines import (
     PROMPT,
     WEIGHTS,
@@ -32,7 +32,7 @@ from tests.models.engines import (
 )
 
 pytest.importorskip("vllm", reason="vLLM is not installed: make test-vllm makes an environment with it")
-from models.vllm_engine import VllmModel
+from models.engines.vllm import VllmModel
 
 ON_TWO_CORES = {
     "distributed_executor_backend": "uni",

@@ -1,0 +1,201 @@
+"""Whether a prediction is the gold answer: equal, different or undecided, with the reason.
+
+    python -m eval.grading.grader --pairs FILE.jsonl [--policy P] [--json]
+
+Plain pairs are settled here at once. Everything that needs computer algebra runs in a worker process under a time
+and a memory limit; a comparison that reaches one is undecided. The policies are described in docs/grading.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from typing import Any
+
+from eval.grading.mario import grade_mario
+from eval.grading.numbers import read_number, same_number
+from eval.grading.text import clean, words
+from eval.grading.tora import grade_tora
+from eval.grading.verdict import Grade, Verdict, different, equal, undecided
+from eval.grading.worker import shared_workers
+
+__all__ = ["POLICIES", "Grade", "Verdict", "grade", "grade_async"]
+
+MAX_LENGTH = 2000  # characters; a longer answer is only compared as text
+CACHE_SIZE = 65536  # pairs
+
+
+def grade(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+    """Compare a prediction with a gold answer or with each of several accepted ones; any match is equal.
+
+    Synchronous, bounded in time, callable from any thread. Raises ValueError for an unknown policy.
+    """
+    if policy not in POLICIES:
+        raise ValueError(f"policy {policy!r} is unknown: choose one of {', '.join(POLICIES)}")
+    golds = [gold] if isinstance(gold, str) else list(gold)
+    grades = []
+    for one in golds:
+        grades.append(_grade_one(one, prediction, policy))
+        if grades[-1].verdict is Verdict.EQUAL:
+            return grades[-1]
+    return next((one for one in grades if one.verdict is Verdict.UNDECIDED), None) or (
+        grades[0] if grades else undecided("no gold answer is given")
+    )
+
+
+async def grade_async(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+    """`grade` without blocking the event loop."""
+    work = partial(grade, gold, prediction, policy)
+    return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), work)
+
+
+@lru_cache(maxsize=2)
+def _threads(pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(4 * (os.cpu_count() or 1), thread_name_prefix="grade")
+
+
+@lru_cache(maxsize=CACHE_SIZE)
+def _grade_one(gold: str, prediction: str, policy: str) -> Grade:
+    quick = _by_text(gold, prediction, policy)
+    return quick or shared_workers(os.getpid()).compare(gold, prediction, policy)
+
+
+def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
+    """The verdict on pairs that need no process: too long, empty, the same text, two plain numbers, two words."""
+    if max(len(gold), len(prediction)) > MAX_LENGTH:
+        return _too_long(gold.strip(), prediction.strip())
+    if policy in PROFILES:
+        return None
+    if not gold.strip():
+        return undecided("the gold answer is empty")
+    if not prediction.strip():
+        return different("the prediction is empty")
+    exact = policy == "strict"
+    first, second = read_number(gold), read_number(prediction)
+    if first is None or second is None:
+        gold, prediction = clean(gold), clean(prediction)
+        if gold == prediction:
+            return equal("the same text")
+        first, second = read_number(gold), read_number(prediction)
+    if first is not None and second is not None:
+        reason = same_number(first, second, exact)
+        return equal(reason) if reason else different("different numbers")
+    plain = [re.fullmatch(r"[A-Za-z]{4,}", text) is not None for text in (gold, prediction)]
+    if all(plain):
+        return equal("the same word") if words(gold) == words(prediction) else different("different words")
+    return None
+
+
+def _too_long(gold: str, prediction: str) -> Grade:
+    if gold == prediction:
+        return equal("the same text")
+    digits = [re.sub(r"^0+(?=\d)", "", text.lstrip("+")) for text in (gold, prediction)]
+    if all(re.fullmatch(r"-?\d+", text) for text in digits):
+        return equal("the same digits") if digits[0] == digits[1] else different("different digits")
+    return undecided(f"an answer is longer than {MAX_LENGTH} characters")
+
+
+def _compare(gold: str, prediction: str, exact: bool) -> Grade:
+    from eval.grading.answers import read
+    from eval.grading.compare import same
+
+    answers = read(gold), read(prediction)
+    kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
+    decision = same(*answers, exact)
+    if decision is None:
+        return undecided(f"{kinds}: no rule settles the pair")
+    return equal(f"{kinds} of the same meaning") if decision else different(f"{kinds} of different meaning")
+
+
+PROFILES: dict[str, Callable[[str, str], Grade]] = {"tora": grade_tora, "mario": grade_mario}
+POLICIES: dict[str, Callable[[str, str], Grade]] = {
+    "default": partial(_compare, exact=False),
+    "strict": partial(_compare, exact=True),
+    **PROFILES,
+}
+
+
+def compare_here(gold: str, prediction: str, policy: str) -> Grade:
+    """One comparison in this process, without limits: what a worker runs. Never raises."""
+    try:
+        return POLICIES[policy](gold, prediction)
+    except (Exception, RecursionError, MemoryError) as error:
+        return undecided(f"the comparison failed: {type(error).__name__}")
+
+
+# --- command line ----------------------------------------------------------------------------------------------
+
+
+def grade_pairs(lines: Sequence[str], policy: str) -> dict[str, Any]:
+    """Counts of verdicts over JSON lines of `gold`, `prediction` and, optionally, `equal`; and every miss."""
+    rows = [_pair(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        grades = list(threads.map(lambda row: grade(row["gold"], row["prediction"], policy), rows))
+    result: dict[str, Any] = dict.fromkeys([verdict.value for verdict in Verdict], 0)
+    result |= {"pairs": len(rows), **Counter(one.verdict.value for one in grades)}
+    labelled = [(row, one) for row, one in zip(rows, grades, strict=True) if isinstance(row.get("equal"), bool)]
+    if labelled:
+        outcomes = Counter(_outcome(row["equal"], one.equal) for row, one in labelled)
+        result |= {"labelled": len(labelled), **{name: outcomes[name] for name in _OUTCOMES}}
+        result["misses"] = [
+            {**row, "verdict": one.verdict.value, "reason": one.reason}
+            for row, one in labelled
+            if one.equal != row["equal"]
+        ]
+    return result
+
+
+_OUTCOMES = ("right", "wrongly accepted", "wrongly rejected", "undecided labelled")
+
+
+def _outcome(label: bool, decision: bool | None) -> str:
+    if decision is None:
+        return "undecided labelled"
+    return "right" if decision == label else "wrongly accepted" if decision else "wrongly rejected"
+
+
+def _pair(number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        return {**row, "gold": row["gold"], "prediction": str(row["prediction"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadPairs(f"line {number}: expected a JSON object with gold and prediction ({error})") from error
+
+
+class BadPairs(Exception):
+    """Bad input: a message for people."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m eval.grading.grader", description="Grade pairs of answers.")
+    parser.add_argument("--pairs", required=True, help="JSON lines with gold, prediction and, optionally, equal")
+    parser.add_argument("--policy", default="default", choices=list(POLICIES))
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+    options = parser.parse_args()
+    try:
+        with open(options.pairs, encoding="utf-8") as file:
+            result = grade_pairs(file.readlines(), options.policy)
+    except (OSError, BadPairs, UnicodeDecodeError) as error:
+        print(f"{options.pairs}: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    misses = result.pop("misses", [])
+    for name, count in result.items():
+        print(f"{name:20}{count}")
+    for row in misses:
+        print(f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""JSON lines: read with file and line in every error, written a line at a time."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mcts.errors import UserError
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """No garbage collection meanwhile: where millions of objects are made and kept, it would walk them again and again
+    and find nothing (half the time of reading a tree of 10⁵ nodes)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_items(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, item) of a .jsonl file line by line, or of a .json file."""
+    if path.suffix != ".json":
+        yield from read_lines(path)
+        return
+    data = _parse("".join(line for _, line in _texts(path)), str(path))
+    data = data.get("example") if isinstance(data, dict) else data
+    if not isinstance(data, list):
+        raise UserError(f'{path}: expected a list of items or {{"example": [...]}}')
+    for number, item in enumerate(data):
+        yield f"{path}: item {number}", item
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, value) of every line of a JSONL file that is not empty. Raises UserError with file and line."""
+    for where, line in _texts(path):
+        if line.strip():
+            yield where, _parse(line, where)
+
+
+def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(where, object) of every line of a JSONL file that is not empty. Raises UserError with file and line."""
+    for where, value in read_lines(path):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: expected a JSON object, found {type(value).__name__}")
+        yield where, value
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """(where, line) of a text file, whether or not it begins with a byte order mark."""
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield f"{path}:{number}", line
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        with uninterrupted():
+            return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""  # of a .json file
+        raise UserError(f"{where}: not valid JSON: {error.msg} ({line}column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
+        raise UserError(f"{where}: cannot be read as JSON: {error}") from None
+
+
+def encode_line(record: Mapping[str, Any]) -> bytes:
+    try:
+        with uninterrupted():
+            text = json.dumps(record, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
+        text = json.dumps(record).encode()
+    return text + b"\n"

@@ -1,0 +1,210 @@
+"""One expansion: samples become child nodes, code is run, answers are read. Every search mode stands on it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mcts.config import Config
+from mcts.interpreter import Interpreter
+from mcts.markup import PYTHON_INTERPRETER, Markup, Step
+from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
+from mcts.trees.node import TOO_DEEP, TOO_MANY_CALLS, TOO_MANY_ERRORS, UNPARSABLE, Node
+
+Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
+"""(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
+
+Watcher = Callable[[Node], None]
+"""Called for each new node."""
+
+
+@dataclass
+class Counts:
+    """What a question cost, as the search sees it."""
+
+    simulations: int = 0
+    samples: int = 0
+    tokens_sampled: int = 0
+    evaluations: int = 0
+    snippets: int = 0
+    code_seconds: float = 0.0
+
+
+def common_prefix(first: str, second: str) -> int:
+    """How many characters two texts begin with in common, by bisection: comparing slices is cheap, characters not."""
+    low, high = 0, min(len(first), len(second))
+    if first[:high] == second[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def continuation(
+    model: LanguageModel, parent: Context, sample: Sample, written: str
+) -> tuple[tuple[int, ...], Context]:
+    """The prompt that continues `parent` with the step `written`, and the token ids that this adds.
+
+    Keeps the sampled tokens as far as they spell the beginning of `written` (the model goes on from what it
+    really wrote, and its key/value entries stay good) and encodes only the rest: the stop string that the engine
+    cut off, the observation, the delimiter.
+    """
+    ends = sample.ends or (len(sample.text),) * len(sample.token_ids)
+    kept = bisect_right(ends, common_prefix(sample.text + sample.stop + sample.overflow, written))
+    spelled = ends[kept - 1] if kept else 0
+    rest = model.encode(written[spelled:])
+    if kept == len(sample.token_ids) and sample.context is not None:
+        return sample.token_ids + rest, Context(sample.context, rest)
+    token_ids = sample.token_ids[:kept] + rest
+    return token_ids, Context(parent, token_ids)
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Awaits all at once; a task costs more host time than a short piece of work, so one alone gets none."""
+    if len(work) == 1:
+        await work[0]
+    elif work:
+        await asyncio.gather(*work)
+
+
+@dataclass
+class Expander:
+    """Grows a tree for one question.
+
+    key: (seed, question index, run), the origin of all noise in the tree; the tag of a node completes it.
+    watcher: called for each new node, once its step is read and its code has run.
+    """
+
+    config: Config
+    model: LanguageModel
+    markup: Markup
+    interpreter: Interpreter
+    key: tuple[int | str, ...] = ()
+    watcher: Watcher | None = None
+    counts: Counts = field(default_factory=Counts)
+
+    def prompt(self, question: str) -> Context:
+        """The prompt of a question before its first step."""
+        encode = getattr(self.model, "encode_prompt", self.model.encode)
+        return Context(None, tuple(encode(self.markup.prompt(question))))
+
+    def root(self, question: str, prompt: Context) -> Node:
+        """The root of a new tree on `prompt`, which several trees of one question may share."""
+        return Node(extra_info=f"question: {question}", token_ids=prompt.token_ids, context=prompt)
+
+    async def expand(self, node: Node, n: int) -> float | None:
+        """Samples `n` next steps of `node`, makes them its children and returns the value of `node`.
+
+        Raises ContextTooLong where the model's window is full.
+        """
+        value, children = await self.grow(node, n)
+        self.attach(node, children)
+        return value
+
+    def attach(self, node: Node, children: list[Node]) -> None:
+        """Makes what `grow` gave the children of `node`."""
+        node.children = children
+        if self.watcher is not None:
+            for child in children:
+                self.watcher(child)
+
+    async def grow(self, node: Node, n: int) -> tuple[float | None, list[Node]]:
+        """The value of `node` and new steps, whole but not in the tree yet. Raises ContextTooLong."""
+        assert node.context is not None
+        config = self.config
+        stop = self.markup.stop if config.stop is None else config.stop
+        params = Sampling(
+            config.temperature, config.top_p, config.top_k, config.max_tokens, stop, (*self.key, node.tag)
+        )
+        expansion = await self.model.sample(node.context, n, params)
+        self.counts.samples += len(expansion.samples)
+        self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
+        steps = self._distinct(node, expansion.samples)
+        await _together([self._finish(child, sample, node.context) for child, sample in steps])
+        return expansion.value, [child for child, _ in steps]
+
+    def _distinct(self, node: Node, samples: Sequence[Sample]) -> list[tuple[Node, Sample]]:
+        """A new child for each sample, or with `remove_duplicate` for each distinct text (the first one's)."""
+        steps: list[tuple[Node, Sample]] = []
+        first: dict[str, Node] = {}
+        for index, sample in enumerate(samples):
+            text = sample.text.strip()
+            if self.config.remove_duplicate and text in first:
+                first[text].duplicates += 1
+                continue
+            prior = math.exp(sample.logprob / max(1, len(sample.token_ids)))
+            child = Node(f"{node.tag}.{index}", node, node.depth + 1, prior=prior, logprob=sample.logprob)
+            child.finish = sample.finish
+            first[text] = child
+            steps.append((child, sample))
+        return steps
+
+    async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
+        """Reads the step, runs its code and decides whether the child is terminal."""
+        ended = sample.finish == "eos" or sample.stop not in ("", self.markup.step_delim)
+        step = self.markup.read(sample.text, child.parent.text if child.parent else "", ended)
+        child.text = step.text
+        if not step.parsable:
+            self._fail(child, UNPARSABLE)
+        elif step.code:
+            await self._run(child, step)
+        elif step.final_answer:
+            child.final_answer = step.final_answer
+            child.terminal = True
+        if not child.terminal and child.depth > self.config.max_depth:
+            self._fail(child, TOO_DEEP)
+        if step.parsable:
+            written = child.text + self.markup.step_delim
+            child.token_ids, child.context = continuation(self.model, parent, sample, written)
+        else:
+            child.token_ids = sample.token_ids
+        if child.failed:
+            child.release()
+
+    async def _run(self, child: Node, step: Step) -> None:
+        assert child.parent is not None
+        limit = self.config.max_tool_calls
+        if limit is not None and sum(bool(node.action) for node in child.parent.path()) >= limit:
+            self._fail(child, TOO_MANY_CALLS)
+            return
+        child.action, child.action_input = PYTHON_INTERPRETER, step.code
+        execution = await self.interpreter.run(child.parent.state, step.code)
+        self.counts.snippets += 1
+        self.counts.code_seconds += execution.seconds
+        child.text = self.markup.observed(step, execution.observation)
+        child.state = execution.state if self.config.code_state == "carried" else None
+        if step.answers and not execution.failed:
+            child.final_answer = execution.observation.rpartition("\n")[2]
+            child.terminal = True
+        elif step.answers:
+            self._fail(child, TOO_MANY_ERRORS)
+        elif "Error" in execution.observation:
+            child.errors = child.parent.errors + 1
+            if child.errors > self.config.errors_threshold:
+                self._fail(child, TOO_MANY_ERRORS)
+
+    @staticmethod
+    def _fail(child: Node, reason: str) -> None:
+        child.final_answer = reason
+        child.terminal = True
+
+    async def evaluate(self, nodes: Sequence[Node]) -> None:
+        """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""
+        self.counts.evaluations += len(nodes)
+        await _together([self._evaluate(node) for node in nodes])
+
+    async def _evaluate(self, node: Node) -> None:
+        assert node.context is not None
+        try:
+            node.value = await self.model.evaluate(node.context)
+        except ContextTooLong:
+            node.value = self.config.negative_reward
+            node.terminal = True

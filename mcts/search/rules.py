@@ -1,0 +1,75 @@
+"""The rules of the search as plain functions: PUCT, backup, and the scores that offline decisions rank by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mcts.trees.node import NOT_EVALUATED, Node
+
+
+def puct(node: Node, c_puct: float, first_play_urgency: float = 0.0, loss: float | None = None) -> float:
+    """Q + c_puct · prior · √N(parent) / (1 + N), with `first_play_urgency` as the Q of an unvisited node.
+
+    Backups that simulations in flight still owe (U = `unobserved`) count as visits in both N. Q leaves them out
+    (loss None: WU-UCT, Liu et al., https://arxiv.org/abs/1810.11755), or counts each as `loss` until the true value
+    arrives (virtual loss, Chaslot et al. 2008: Parallel Monte-Carlo Tree Search).
+    """
+    assert node.parent is not None
+    observed, unobserved = node.visit_count, node.unobserved
+    visits = observed + unobserved
+    if loss is not None and unobserved:
+        q_value = (node.value_sum + unobserved * loss) / visits
+    else:
+        q_value = node.value_sum / observed if observed else first_play_urgency
+    return q_value + c_puct * node.prior * math.sqrt(node.parent.visit_count + node.parent.unobserved) / (1 + visits)
+
+
+def backup(node: Node, value: float) -> None:
+    """Adds `value` to every node from `node` to the root. A node without an estimate of its own takes the first."""
+    current: Node | None = node
+    while current is not None:
+        current.visit_count += 1
+        current.value_sum += value
+        if current.value == NOT_EVALUATED:
+            current.value = value
+        current = current.parent
+
+
+def note_in_flight(leaf: Node, due: int) -> None:
+    """A simulation of `leaf` that owes `due` backups takes off; with -`due` it has landed, its backups are in the tree.
+    With 0 only `busy` is brought up to date. Both go from `leaf` to the root."""
+    node: Node | None = leaf
+    while node is not None:
+        node.unobserved += due
+        if node.children:
+            node.busy = all(child.closed or child.busy for child in node.children)
+        else:
+            node.busy = node.unobserved > 0
+        node = node.parent
+
+
+def select(root: Node, c_puct: float, first_play_urgency: float = 0.0, loss: float | None = None) -> Node | None:
+    """The leaf that PUCT leads to, past everything that is exhausted or in flight; None when the whole tree is."""
+    if root.closed or root.busy:
+        return None
+    node = root
+    while node.children:
+        best, highest = None, -math.inf
+        for child in node.children:
+            if not (child.closed or child.busy):
+                score = puct(child, c_puct, first_play_urgency, loss)
+                if score > highest or best is None:
+                    best, highest = child, score
+        assert best is not None  # a node that is open and not busy has such a child
+        node = best
+    return node
+
+
+STRATEGIES: dict[str, Callable[[Node, float], float]] = {
+    "value": lambda node, c_puct: node.value,
+    "q_value": lambda node, c_puct: node.q_value,
+    "visit_count": lambda node, c_puct: node.visit_count,
+    "puct": puct,
+}
+"""Strategy name → score of a node, given c_puct."""

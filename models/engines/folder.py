@@ -1,0 +1,44 @@
+"""Model folders: is a model in it, and which one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from mcts.errors import UserError
+
+_EDGE_BYTES = 1 << 20
+
+
+def check_model_dir(model_dir: str | Path, *, need_config: bool = True) -> Path:
+    """The folder, if a model (without `need_config`: its tokenizer) could be in it. Raises UserError that names what
+    is missing."""
+    folder = Path(model_dir)
+    if not folder.is_dir():
+        raise UserError(
+            f"model_dir {folder}: no such folder; put a model there (config.json, *.safetensors, tokenizer files), "
+            f"or name another with --set model_dir=FOLDER"
+        )
+    if need_config and not (folder / "config.json").exists():
+        raise UserError(f"model_dir {folder}: no config.json in it; expected the folder of a transformers model")
+    return folder
+
+
+def weights_hash(model: Path) -> str:
+    """16 hex digits that change with the weights of a folder, or of a GGUF file and the head beside it. Of a large file
+    only the size and both ends are read."""
+    digest = hashlib.sha256()
+    names = ("*.safetensors", "*.bin", "*.pth", "*.gguf", "tokenizer.json")
+    folder = model if model.is_dir() else model.parent
+    found = {path for name in names for path in folder.glob(name)}
+    if model != folder:
+        found = {path for path in found if path.suffix != ".gguf"} | {model}
+    for path in sorted(found):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_EDGE_BYTES))
+            if size > 2 * _EDGE_BYTES:
+                file.seek(-_EDGE_BYTES, 2)
+            digest.update(file.read())
+    return digest.hexdigest()[:16]

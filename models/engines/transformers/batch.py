@@ -1,0 +1,377 @@
+"""Continuous batching, without any asyncio: requests in, finished requests out, one step at a time.
+
+A step is one pass through the network (more only where many long prompts come at once): the new prompts and one
+position of every running row together. The samples of one prompt share a row until their tokens part, so a token
+that several samples have in common is computed once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mcts.model import Context, Expansion, Sample, Sampling, Usage
+from models.engines.choose import Style, choose, noise
+from models.engines.draft import Draft, Drafts
+from models.engines.text import Tokenizer
+from models.engines.transformers.attention import Pass, Prompted, Sampled, prefill_tokens
+from models.engines.transformers.kv import Block, ContextStore, Kept, Places
+from models.engines.transformers.network import Network
+
+# Positions of prompts in one pass. On a CPU what lies between two operations should stay in the caches, and in memory
+# that the process keeps: larger passes spend a third of their time on page faults.
+PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}
+
+
+@dataclass(eq=False)
+class Request:
+    """`n` samples of a context, or its value alone (n = 0). result: set when the request is finished."""
+
+    context: Context
+    n: int = 0
+    params: Sampling = field(default_factory=Sampling)
+    usages: tuple[Usage, ...] = ()  # whose bill it goes on
+    cancelled: bool = False
+    value: float | None = None
+    samples: dict[int, Sample] = field(default_factory=dict)
+    decoded: int = 0  # positions computed for its rows that are on no bill yet
+
+    def count(self, *, prompt: int = 0, computed: int = 0, reused: int = 0, generated: int = 0) -> None:
+        """Adds tokens to the bills."""
+        for usage in self.usages:
+            usage.prompt_tokens += prompt
+            usage.tokens_computed += computed
+            usage.tokens_reused += reused
+            usage.tokens_generated += generated
+
+    @property
+    def expansion(self) -> Expansion:
+        return Expansion(self.value, tuple(self.samples[index] for index in range(self.n)))
+
+
+@dataclass(eq=False)
+class Prompt:
+    """A context of this step and everybody who asked for it; they share its prefill and its row.
+
+    slabs: what is kept of it, its first `start` positions; the others are to be computed.
+    """
+
+    context: Context
+    requests: list[Request]
+    slabs: Sequence[Kept] = ()
+    start: int = 0
+
+    @property
+    def sampled(self) -> bool:
+        return any(request.n for request in self.requests)
+
+
+@dataclass(eq=False)
+class Member:
+    """One sample in the making. ending: whether a token may end it, for tokens that were seen before."""
+
+    request: Request
+    index: int
+    noise: random.Random
+    style: Style
+    draft: Draft
+    ending: dict[int, bool]
+
+
+@dataclass(eq=False)
+class Prefix:
+    """Where a prompt's entries stand. rows: how many rows attend to them."""
+
+    place: int
+    length: int
+    rows: int = 0
+
+
+@dataclass(eq=False)
+class Row:
+    """A continuation of a prompt. length: its tokens that have entries in its tail. token: the next one to feed."""
+
+    members: list[Member]
+    prefix: Prefix
+    length: int = 0
+    token: int = -1
+
+
+class Batch:
+    """The running rows of one model; row i of `rows` has place i among the tails."""
+
+    def __init__(self, network: Network, tokenizer: Tokenizer, store: ContextStore, eos: frozenset[int]) -> None:
+        self.network, self.store, self.drafts = network, store, Drafts(tokenizer, eos)
+        self.rows: list[Row] = []
+        self._prefixes = Block(network.shape, network.dtype, network.device)
+        self._tails = Block(network.shape, network.dtype, network.device)
+        self._places = Places()
+        self._room = PREFILL_TOKENS.get(network.device.type, PREFILL_TOKENS["cuda"])
+
+    @property
+    def running(self) -> int:
+        """Samples in the making."""
+        return sum(len(row.members) for row in self.rows)
+
+    def clear(self) -> None:
+        """Forgets everything that runs."""
+        self.rows.clear()
+        self._places = Places()
+
+    def step(self, admitted: Sequence[Request]) -> list[Request]:
+        """Computes `admitted` and one position of everything that runs; returns what is finished."""
+        finished: list[Request] = []
+        with torch.inference_mode():
+            self._drop_cancelled()
+            ready, missing = self._look_up(admitted)
+            logits = []
+            decoding = len(self.rows)
+            for blocks in _packed(missing, self._room) or ([[]] if decoding else []):
+                logits.append(self._compute(decoding, blocks, finished))
+                decoding = 0
+            for prompt, kept in ready:
+                finished += _answer(prompt, kept.value)
+                if prompt.sampled:
+                    assert kept.logits is not None
+                    self._start(prompt, self._load(prompt))
+                    logits.append(kept.logits[None])
+            if self.rows:
+                finished += self._draw(torch.cat(logits))
+        return finished
+
+    # --- prompts
+
+    def _look_up(self, requests: Sequence[Request]) -> tuple[list[tuple[Prompt, Kept]], list[Prompt]]:
+        """The prompts whose end is known, and the others; bills what is reused."""
+        ready: list[tuple[Prompt, Kept]] = []
+        missing: list[Prompt] = []
+        for prompt in _prompts(requests):
+            context = prompt.context
+            prompt.slabs, prompt.start = self.store.chain(context)
+            kept = self.store.get(context)
+            if prompt.start == context.length and kept is not None and kept.logits is not None:
+                ready.append((prompt, kept))
+            else:
+                prompt.start = min(prompt.start, context.length - 1)
+                missing.append(prompt)
+            first, *others = prompt.requests
+            first.count(prompt=context.length, reused=prompt.start, computed=context.length - prompt.start)
+            for request in others:
+                request.count(prompt=context.length, reused=context.length)
+        return ready, missing
+
+    def _load(self, prompt: Prompt) -> Prefix:
+        """A place for a prompt with what is kept of it."""
+        prefix = Prefix(self._places.take(), prompt.context.length)
+        self._prefixes.reserve(prefix.place + 1, prompt.context.length)
+        self._prefixes.load(prefix.place, prompt.slabs, prompt.start)
+        return prefix
+
+    def _compute(self, decoding: int, blocks: Sequence[Sequence[Prompt]], finished: list[Request]) -> Tensor:
+        """One pass over the first `decoding` rows and the missing positions of prompts; starts the rows of the new
+        prompts. Returns the logits of all of these rows."""
+        prompts = [prompt for block in blocks for prompt in block]
+        prefixes = {prompt: self._load(prompt) for prompt in prompts}
+        prompted = [
+            [Prompted(prefixes[p].place, p.start, _tail(p.context, p.start)) for p in block] for block in blocks
+        ]
+        for block in prompted:  # padding is written too, behind the prompt
+            self._prefixes.reserve(1, max(one.start for one in block) + prefill_tokens(block))
+        rows = self.rows[:decoding]
+        if rows:
+            self._tails.reserve(decoding, max(row.length for row in rows) + 1)
+        samples = [Sampled(row.prefix.place, row.prefix.length, row.length, row.token) for row in rows]
+        work = Pass(samples, prompted, self._prefixes, self._tails, self.network.shape.groups)
+        logits, computed = self.network.forward(work, with_values=bool(blocks))
+        for row in rows:
+            row.length += 1
+            row.members[0].request.decoded += 1
+        values = computed.tolist() if computed is not None else [None] * work.wanted
+        wanted = list(range(decoding))
+        for at, prompt in enumerate(prompts, start=decoding):
+            self._keep(prefixes[prompt], prompt, logits[at], values[at])
+            finished += _answer(prompt, values[at])
+            if prompt.sampled:
+                self._start(prompt, prefixes[prompt])
+                wanted.append(at)
+            else:
+                self._places.give_back(prefixes[prompt].place)
+        return logits[: len(wanted)] if wanted[-1:] == [len(wanted) - 1] else logits[wanted]
+
+    def _keep(self, prefix: Prefix, prompt: Prompt, logits: Tensor, value: float | None) -> None:
+        """Keeps the segments of a prompt that were computed, and what is known at its end."""
+        context = prompt.context
+        end = context.length
+        for segment in context.segments():
+            start = end - len(segment.token_ids)
+            if segment is context:
+                kept = self._prefixes.cut(prefix.place, start, end)
+                kept.logits, kept.value = logits.clone(), value
+                self.store.put(segment, kept)
+            elif end > prompt.start:
+                self.store.put(segment, self._prefixes.cut(prefix.place, start, end))
+            else:
+                return
+            end = start
+
+    def _start(self, prompt: Prompt, prefix: Prefix) -> None:
+        """Makes the samples of a computed prompt run; its logits are drawn from in this step."""
+        room = self.network.window - prompt.context.length
+        members = []
+        for request in prompt.requests:
+            params = request.params
+            style = Style(params.temperature, params.top_k, params.top_p)
+            ending = self.drafts.hints(params.stop)
+            for index in range(request.n):
+                draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
+                members.append(Member(request, index, noise(params.key, index), style, draft, ending))
+        prefix.rows += 1
+        self.rows.append(Row(members, prefix))
+        self._tails.reserve(len(self.rows), 1)
+
+    # --- samples
+
+    def _draw(self, logits: Tensor) -> list[Request]:
+        """Draws the next token of every sample, logits [rows, vocabulary]; ends, splits and drops rows."""
+        members = [member for row in self.rows for member in row.members]
+        draws = choose(
+            logits,
+            [at for at, row in enumerate(self.rows) for _ in row.members],
+            [member.style for member in members],
+            [member.noise.random() for member in members],
+        )
+        finished: list[Request] = []
+        drawn = iter(zip(draws.tokens, draws.logprobs, strict=True))
+        groups: list[dict[int, list[Member]]] = []
+        for at, row in enumerate(self.rows):
+            going: dict[int, list[Member]] = {}
+            for member in row.members:
+                token, logprob = next(drawn)
+                draft = member.draft
+                if member.ending.get(token, True) or len(draft.token_ids) + 1 >= draft.limit:
+                    sample = draft.add(token, logprob)
+                    if sample is not None:
+                        finished += self._finish(at, member, sample)
+                        continue
+                else:
+                    draft.token_ids.append(token)
+                    draft.logprob += logprob
+                going.setdefault(token, []).append(member)
+            groups.append(going)
+        self._regroup(groups)
+        return finished
+
+    def _finish(self, at: int, member: Member, sample: Sample) -> list[Request]:
+        """Hands a sample in and keeps its entries while somebody holds its Context; the request, if that ends it."""
+        request = member.request
+        request.count(generated=len(sample.token_ids), computed=request.decoded)
+        request.decoded = 0
+        assert sample.context is not None
+        self.store.put(sample.context, self._tails.cut(at, 0, self.rows[at].length))
+        request.samples[member.index] = sample
+        return [request] if len(request.samples) == request.n else []
+
+    # --- rows
+
+    def _regroup(self, groups: Sequence[dict[int, list[Member]]]) -> None:
+        """Gives every group of samples with the same tokens a row of its own and closes the gaps."""
+        splits: list[tuple[int, int, list[Member]]] = []  # (source row, token, samples)
+        holes: list[int] = []
+        for at, group in enumerate(groups):
+            if not group:
+                holes.append(at)
+                continue
+            (token, members), *others = group.items()
+            self.rows[at].members, self.rows[at].token = members, token
+            splits += [(at, token, members) for token, members in others]
+        for hole in holes:
+            self._release(self.rows[hole].prefix)
+        for source, token, members in splits:
+            row = Row(members, self.rows[source].prefix, self.rows[source].length, token)
+            row.prefix.rows += 1
+            target = holes.pop() if holes else len(self.rows)
+            if target == len(self.rows):
+                self.rows.append(row)
+            self.rows[target] = row
+            self._tails.reserve(len(self.rows), row.length)
+            self._tails.copy(source, target, row.length)
+        self._close(holes)
+
+    def _release(self, prefix: Prefix) -> None:
+        prefix.rows -= 1
+        if not prefix.rows:
+            self._places.give_back(prefix.place)
+
+    def _close(self, holes: Iterable[int]) -> None:
+        """Moves rows from the end into empty places, so that the running rows are the first ones."""
+        for hole in sorted(holes, reverse=True):
+            last = self.rows.pop()
+            if hole < len(self.rows):
+                self._tails.copy(len(self.rows), hole, last.length)
+                self.rows[hole] = last
+
+    def _drop_cancelled(self) -> None:
+        if not any(member.request.cancelled for row in self.rows for member in row.members):
+            return
+        holes = []
+        for at, row in enumerate(self.rows):
+            for request in {member.request for member in row.members if member.request.cancelled}:
+                request.count(computed=request.decoded)
+                request.decoded = 0
+            row.members = [member for member in row.members if not member.request.cancelled]
+            if not row.members:
+                holes.append(at)
+                self._release(row.prefix)
+        self._close(holes)
+
+
+def _prompts(requests: Iterable[Request]) -> list[Prompt]:
+    """The requests by context."""
+    prompts: dict[Context, Prompt] = {}
+    for request in requests:
+        prompts.setdefault(request.context, Prompt(request.context, [])).requests.append(request)
+    return list(prompts.values())
+
+
+def _answer(prompt: Prompt, value: float | None) -> list[Request]:
+    """Tells everybody the value; finished are those who asked for nothing else."""
+    for request in prompt.requests:
+        request.value = value
+    return [request for request in prompt.requests if request.n == 0]
+
+
+def _tail(context: Context, start: int) -> list[int]:
+    """The token ids of a prompt from position `start` on."""
+    end, parts = context.length, []
+    for segment in context.segments():
+        if end <= start:
+            break
+        end -= len(segment.token_ids)
+        parts.append(segment.token_ids[max(0, start - end) :])
+    return [token for part in reversed(parts) for token in part]
+
+
+def _packed(prompts: list[Prompt], most: int) -> list[list[list[Prompt]]]:
+    """Passes of blocks of prompts: those of a block are of similar length, so that little of it is padding, and no
+    pass has more than `most` tokens, if one prompt has not."""
+
+    def missing(prompt: Prompt) -> int:
+        return prompt.context.length - prompt.start
+
+    passes: list[list[list[Prompt]]] = []
+    room = 0
+    for prompt in sorted(prompts, key=missing):
+        tokens = missing(prompt)
+        if tokens > room:
+            passes.append([])
+            room = most
+        blocks = passes[-1]
+        if not blocks or tokens > 2 * missing(blocks[-1][0]) + 32:
+            blocks.append([])
+        blocks[-1].append(prompt)
+        room -= tokens
+    return passes
