@@ -12,12 +12,22 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.registry import Registry
+from mcts.search.methods import METHODS, Method
 
-Mode = Literal["mcts", "sbs", "react"]
 MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
+
+
+def known(registry: Registry[Any], name: str) -> str:
+    """`name`, if the registry has it; for a pydantic validator. Raises ValueError."""
+    try:
+        registry[name]
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class Config(BaseModel):
@@ -25,7 +35,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    mode: Mode = "mcts"
+    mode: str = "mcts"
     model_dir: str | None = None
     few_shot_path: str | None = None
     prompt_path: str | None = None
@@ -71,6 +81,7 @@ class Config(BaseModel):
     stop_answers: int = Field(3, ge=1)  # … of at least so many answers
     hopeless_value: float | None = None  # a branch whose Q is below it …
     hopeless_visits: int = Field(8, ge=1)  # … after so many visits gets no more simulations
+    descend: bool = True  # MCTS that spent its budget without an answer goes on as a step beam until it has one
     budget_block: int = Field(0, ge=0)  # consecutive questions that share what they leave unspent; 0: none
     vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
     train_prompt: bool = False  # tora, pal, cot: the prompt of ToRA's trained models, without instructions and examples
@@ -86,6 +97,11 @@ class Config(BaseModel):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_rows: int = Field(256, ge=1)  # sequences decoded together
+
+    @field_validator("mode")
+    @classmethod
+    def _mode_is_known(cls, value: str) -> str:
+        return known(METHODS, value)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -103,13 +119,17 @@ class Config(BaseModel):
                 "use_beam_search and best_of > 1 ask for token-level search, which is not supported: "
                 "use mode sbs with step_beam_width and n_generate_sample"
             )
-        if self.budget_block and (self.mode != "mcts" or self.n_runs > 1):
+        if self.budget_block and (not self.method.simulates or self.n_runs > 1):
             raise ValueError("budget_block shares simulations between questions: use mode mcts and n_runs 1")
         if self.budget_block > self.questions_in_flight:
             raise ValueError(
                 f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
             )
         return self
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.mode]
 
     @property
     def decides_early(self) -> bool:
@@ -158,9 +178,9 @@ class Config(BaseModel):
 
 def check_search(config: Config) -> None:
     """Raises UserError for a configuration that can decide on saved trees but cannot search."""
-    if config.mode == "mcts" and not config.is_sampling and not config.need_value_func:
+    if config.method.judged_by_value and not config.is_sampling and not config.need_value_func:
         raise UserError(
-            "mode mcts without is_sampling judges answers by the value head: "
+            f"mode {config.mode} without is_sampling judges answers by the value head: "
             "set need_value_func: true (and value_from: majority for a model without a value head), "
             "or is_sampling: true when the answers are known"
         )

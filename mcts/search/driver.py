@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from mcts.model import Context, LanguageModel, Usage
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.expansion import Counts, Expander, Grader, Watcher
-from mcts.search.methods import SEARCHES, Search
+from mcts.search.search import Search
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import SCHEMA, TreeWriter
 from mcts.trees.node import NOT_EVALUATED, solution_text, walk
@@ -52,6 +53,8 @@ class Solver:
         record["prediction"] = await self._predict(question, runs)
         record["schema"] = SCHEMA
         record["meta"] = self._describe(question, runs, self._usage(prompt), time.monotonic() - started)
+        if record["prediction"] is None:
+            record["meta"]["no_answer"] = _why_not(runs)
         return record
 
     def _expander(self, question: Question, run: int) -> Expander:
@@ -65,19 +68,26 @@ class Solver:
         budget = None
         if self.shared is not None:
             left, budget = await self._settle(question.index, search, left)
+        if left > 0 and self.config.method.conclude is not None:
+            left = await self._run(search, left, self.config.method.conclude)
         result = self._record(question, search)
         candidates = [Candidate(node.final_answer, node.value, node.tag, run) for node in search.solutions]
+        failures = Counter(node.reason for node in walk(search.root) if node.reason)
         for node in walk(search.root):
             node.release()
             node.parent = None  # no cycle: the memory goes at once
-        return _Run(result, candidates, expander.counts, left <= 0, search.stopped, budget)
+        return _Run(
+            result, candidates, expander.counts, failures, search.root.reason, left <= 0, search.stopped, budget
+        )
 
-    async def _run(self, search: Search, seconds: float) -> float:
+    async def _run(
+        self, search: Search, seconds: float, work: Callable[[Search], Awaitable[None]] | None = None
+    ) -> float:
         """Searches for at most `seconds`; what is left of them, 0 where they did not suffice."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(seconds):
-                await SEARCHES[self.config.mode](search)
+                await (work or self.config.method.search)(search)
         except TimeoutError:
             return 0.0
         return max(1e-3, seconds - (time.monotonic() - started))
@@ -102,8 +112,8 @@ class Solver:
         return usage
 
     def _record(self, question: Question, search: Search) -> dict[str, Any]:
-        record = to_record(search.root, searched=self.config.mode == "mcts")
-        if self.config.mode == "sbs":
+        record = to_record(search.root, searched=self.config.method.statistics)
+        if self.config.method.lists_solutions:
             record["solutions"] = [
                 {
                     "question": question.text,
@@ -141,11 +151,13 @@ class Solver:
             for key, amount in asdict(run.counts).items():
                 counts[key] = counts.get(key, 0) + amount
         counts["code_seconds"] = round(counts["code_seconds"], 6)
+        failures = sum((run.failures for run in runs), Counter[str]())
         return {
             "index": question.index,
             "seed": self.seed,
             **self.meta,
             "timed_out": any(run.timed_out for run in runs),
+            **({"failures": dict(failures)} if failures else {}),
             **({"stopped": stopped} if (stopped := [run.stopped for run in runs if run.stopped]) else {}),
             **({"budget": runs[0].budget} if runs[0].budget else {}),
             **counts,
@@ -158,9 +170,22 @@ class _Run:
     record: dict[str, Any]
     candidates: list[Candidate]
     counts: Counts
+    failures: Counter[str]
+    reason: str  # why the root could not be expanded
     timed_out: bool
     stopped: str | None
     budget: dict[str, Any] | None
+
+
+def _why_not(runs: Sequence[_Run]) -> str:
+    """Why no run found an answer: the search could not begin, ran out of time, or its commonest failure."""
+    for run in runs:
+        if run.reason:
+            return run.reason
+    if any(run.timed_out for run in runs):
+        return "out of time"
+    failures = sum((run.failures for run in runs), Counter[str]())
+    return failures.most_common(1)[0][0] if failures else "budget spent"
 
 
 async def solve_all(

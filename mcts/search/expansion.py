@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mcts.config import Config
+from mcts.errors import UserError
 from mcts.interpreter import Interpreter
 from mcts.markup import PYTHON_INTERPRETER, Markup, Step
 from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
-from mcts.trees.node import TOO_DEEP, TOO_MANY_CALLS, TOO_MANY_ERRORS, UNPARSABLE, Node
+from mcts.trees.node import TOO_DEEP, TOO_LONG, TOO_MANY_CALLS, TOO_MANY_ERRORS, TRUNCATED, UNPARSABLE, Node
 
 Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
 """(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
@@ -27,11 +28,25 @@ class Counts:
     """What a question cost, as the search sees it."""
 
     simulations: int = 0
+    """Simulations of MCTS that were backed up."""
+    descent: int = 0
+    """Expansions after the budget, where it had found no answer."""
     samples: int = 0
+    """Steps that were sampled."""
     tokens_sampled: int = 0
     evaluations: int = 0
+    """Values asked for outside of an expansion."""
     snippets: int = 0
+    """Code runs."""
     code_seconds: float = 0.0
+    """Wall time of the code itself."""
+
+
+def finite(value: float) -> float:
+    """Raises UserError for a value that is none: the weights of the model or of its head are broken."""
+    if not math.isfinite(value):
+        raise UserError(f"the model gives the value {value}: its weights or its value head hold NaN or infinity")
+    return value
 
 
 def common_prefix(first: str, second: str) -> int:
@@ -129,7 +144,8 @@ class Expander:
         self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
         steps = self._distinct(node, expansion.samples)
         await _together([self._finish(child, sample, node.context) for child, sample in steps])
-        return expansion.value, [child for child, _ in steps]
+        value = None if expansion.value is None else finite(expansion.value)
+        return value, [child for child, _ in steps]
 
     def _distinct(self, node: Node, samples: Sequence[Sample]) -> list[tuple[Node, Sample]]:
         """A new child for each sample, or with `remove_duplicate` for each distinct text (the first one's)."""
@@ -153,14 +169,16 @@ class Expander:
         step = self.markup.read(sample.text, child.parent.text if child.parent else "", ended)
         child.text = step.text
         if not step.parsable:
-            self._fail(child, UNPARSABLE)
+            child.end(UNPARSABLE)
+            if sample.finish == "length":
+                child.reason = TRUNCATED
         elif step.code:
             await self._run(child, step)
         elif step.final_answer:
             child.final_answer = step.final_answer
             child.terminal = True
         if not child.terminal and child.depth > self.config.max_depth:
-            self._fail(child, TOO_DEEP)
+            child.end(TOO_DEEP)
         if step.parsable:
             written = child.text + self.markup.step_delim
             child.token_ids, child.context = continuation(self.model, parent, sample, written)
@@ -173,7 +191,7 @@ class Expander:
         assert child.parent is not None
         limit = self.config.max_tool_calls
         if limit is not None and sum(bool(node.action) for node in child.parent.path()) >= limit:
-            self._fail(child, TOO_MANY_CALLS)
+            child.end(TOO_MANY_CALLS)
             return
         child.action, child.action_input = PYTHON_INTERPRETER, step.code
         execution = await self.interpreter.run(child.parent.state, step.code)
@@ -185,16 +203,11 @@ class Expander:
             child.final_answer = execution.observation.rpartition("\n")[2]
             child.terminal = True
         elif step.answers:
-            self._fail(child, TOO_MANY_ERRORS)
+            child.end(TOO_MANY_ERRORS)
         elif "Error" in execution.observation:
             child.errors = child.parent.errors + 1
             if child.errors > self.config.errors_threshold:
-                self._fail(child, TOO_MANY_ERRORS)
-
-    @staticmethod
-    def _fail(child: Node, reason: str) -> None:
-        child.final_answer = reason
-        child.terminal = True
+                child.end(TOO_MANY_ERRORS)
 
     async def evaluate(self, nodes: Sequence[Node]) -> None:
         """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""
@@ -204,7 +217,7 @@ class Expander:
     async def _evaluate(self, node: Node) -> None:
         assert node.context is not None
         try:
-            node.value = await self.model.evaluate(node.context)
+            node.value = finite(await self.model.evaluate(node.context))
         except ContextTooLong:
             node.value = self.config.negative_reward
-            node.terminal = True
+            node.end(TOO_LONG)

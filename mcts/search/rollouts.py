@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from mcts.question import Question
 from mcts.search.driver import Solver
 from mcts.search.expansion import Expander, Grader
-from mcts.search.methods import Search, linear
+from mcts.search.linear import linear
+from mcts.search.search import Search
 from mcts.search.voting import Candidate, decide, same_answer
 from mcts.trees.node import Node
 
@@ -32,7 +33,7 @@ class RolloutExpander(Expander):
         if self._majority is None:  # the root comes first
             self._majority = asyncio.ensure_future(self._most_frequent(origin))
         value, children = await super().grow(node, n)
-        if self.config.mode == "mcts" and not self.config.update_leaf_value:  # else nobody reads it
+        if self.config.method.expands_by_value and not self.config.update_leaf_value:  # else nobody reads it
             value = await self._estimate(origin)
         return value, children
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcts.jsonl import uninterrupted
-from mcts.trees.node import NOT_EVALUATED, Node, walk
+from mcts.trees.node import FAILURES, NOT_EVALUATED, Node, walk
 
 _HUGE = 1e150  # sums and products of such numbers stay finite
 
@@ -27,7 +27,8 @@ def _node_record(node: Node, searched: bool) -> dict[str, Any]:
     if searched:
         record["q_value"], record["prior"], record["visit_count"] = node.q_value, node.prior, node.visit_count
     record["token_ids"], record["terminal"] = list(node.token_ids), node.terminal
-    for key, value in ("logprob", node.logprob), ("reward", node.reward), ("finish", node.finish):
+    reason = "" if node.reason == FAILURES.get(node.final_answer) else node.reason  # the message says it
+    for key, value in ("logprob", node.logprob), ("reward", node.reward), ("finish", node.finish), ("reason", reason):
         if value:  # nothing is said about what is not known, and a sum of nothing is 0
             record[key] = value
     if node.duplicates:
@@ -87,6 +88,7 @@ def _read_node(tag: str, record: Any) -> Node:
             reward=read_number(record, "reward", None),
             logprob=read_number(record, "logprob", None),
             finish=read_text(record, "finish"),
+            reason=read_text(record, "reason") or FAILURES.get(answer, ""),
             token_ids=tuple(token_ids),
             duplicates=int(read_number(record, "duplicates", 0)),
         )

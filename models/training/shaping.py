@@ -17,7 +17,7 @@ from mcts.model import Context, Expansion, LanguageModel, Sampling
 from mcts.question import Question
 from mcts.search.driver import Solver
 from mcts.search.expansion import Expander, Grader
-from mcts.search.methods import SEARCHES, Search
+from mcts.search.search import Search
 from mcts.trees.file import read_roots
 from mcts.trees.node import Node, walk
 
@@ -107,7 +107,7 @@ class Teacher:
         expander.model = Begun(solver.model, context, text)
         search = Search(expander, node)
         self.continuations += 1
-        await SEARCHES[solver.config.mode](search)
+        await solver.config.method.search(search)
         return search.solutions[0] if search.solutions else None
 
     @staticmethod

@@ -40,7 +40,7 @@ def test_the_reference_configurations_load_unchanged(reference: Path) -> None:
         ("iterations: many", ["'iterations'", "'many'"]),
         ("iterations: 0", ["'iterations'", "greater than or equal to 1", "0"]),
         ("temperature: true", ["'temperature'", "True"]),
-        ("mode: beam", ["'mode'", "'mcts', 'sbs' or 'react'"]),
+        ("mode: beam", ["'mode'", "'beam'", "known: mcts, react, sbs"]),
         ("stop: [1]", ["'stop'"]),
         ("mode: [", ["c.yaml:1", "not valid YAML"]),
         ("- a\n- b", ["expected key: value lines", "list"]),
