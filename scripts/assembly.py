@@ -81,10 +81,9 @@ async def grade(answers: Sequence[str], prediction: str) -> bool | None:
 
 def load_model(config: Config) -> LanguageModel:
     """The engine that `config.engine` names, on `config.model_dir`. Raises UserError."""
-    from scripts.engines import check_model, load_engine
+    from models.engines.registry import load_engine
 
     check_search(config)
-    check_model(config)
     return load_engine(config)
 
 
@@ -107,15 +106,13 @@ def load_markup(config: Config) -> Markup:
 
 def describe(config: Config) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
-    from models.engines.folder import weights_hash
-    from scripts.engines import check_model, engine_versions
+    from models.engines.registry import describe_model, engine_versions
 
-    path = check_model(config)  # before any output is made
-    weights = weights_hash(path)
+    model = describe_model(config)  # before any output is made
     return {
-        "fingerprint": f"{config.fingerprint()}-{weights}",
+        "fingerprint": f"{config.fingerprint()}-{model['weights']}",
         "config": config.model_dump(mode="json", exclude_defaults=True),
-        "model": {"name": path.resolve().name, "weights": weights},
+        "model": model,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | engine_versions(config),
     }
 
