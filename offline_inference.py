@@ -9,15 +9,15 @@ import argparse
 import asyncio
 from typing import Any
 
-from mcts.config import Config, load_config
 from mcts.search.offline import offline_inference
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
+from models.engines.config import RunConfig, load_config
 from scripts.assembly import add_config_arguments, grade, run_command
 from scripts.report import Tally
 
 
-async def pick(where: str, record: dict[str, Any], config: Config) -> str | None:
+async def pick(where: str, record: dict[str, Any], config: RunConfig) -> str | None:
     """The answer that a line's tree gives; several trees of one question decide by a majority."""
     candidates: list[Candidate] = []
     for run, root in enumerate(read_roots(where, record)):
@@ -34,7 +34,7 @@ async def pick(where: str, record: dict[str, Any], config: Config) -> str | None
     return decision.final_answer if decision else None
 
 
-async def decide_all(config: Config, path: str) -> Tally:
+async def decide_all(config: RunConfig, path: str) -> Tally:
     tally = Tally()
     for where, record in read_tree_lines(path):
         await tally.add(record, await pick(where, record, config), where)

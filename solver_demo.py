@@ -16,12 +16,12 @@ from typing import Any
 from tqdm import tqdm
 
 from eval.data.questions import count_questions, read_questions
-from mcts.config import Config, check_search, load_config
 from mcts.errors import UserError
 from mcts.question import Question
 from mcts.search.driver import run_file
 from mcts.trees.file import TreeWriter
 from mcts.trees.node import Node
+from models.engines.config import RunConfig, check_run, load_config, recorded_fingerprint
 from scripts.assembly import (
     add_config_arguments,
     choose_seed,
@@ -63,7 +63,7 @@ def print_step(node: Node) -> None:
     print(f"--- {node.tag}  (prior {node.prior:.2f})\n{node.text}", flush=True)
 
 
-async def solve_one(config: Config, text: str) -> int:
+async def solve_one(config: RunConfig, text: str) -> int:
     model = load_model(config)
     async with open_solver(config, model, describe(config), choose_seed(config, None)) as solver:
         solver.watcher = print_step
@@ -92,14 +92,14 @@ class Progress:
         self.bar.update()
 
 
-async def solve_file(config: Config, arguments: argparse.Namespace) -> int:
+async def solve_file(config: RunConfig, arguments: argparse.Namespace) -> int:
     qaf: Path = arguments.qaf
     total = count_questions(qaf, need_answer=config.is_sampling)
     total = min(total, arguments.limit or total)
     load_markup(config)
     meta = describe(config)
     path = arguments.output or output_path(qaf, config, meta["fingerprint"], total, arguments.resume)
-    writer = TreeWriter(path, meta["fingerprint"])
+    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
     writer.open(resume=arguments.resume)
     if len(writer.done) < total:
         model = load_model(config)
@@ -118,7 +118,7 @@ async def solve_file(config: Config, arguments: argparse.Namespace) -> int:
 def main(mode: str | None = None) -> int:
     arguments = parse_arguments(mode)
     config = load_config(arguments.custom_cfg, arguments.set)
-    check_search(config)
+    check_run(config)
     if arguments.question is not None:
         return asyncio.run(solve_one(config, arguments.question))
     return asyncio.run(solve_file(config, arguments))

@@ -15,7 +15,6 @@ from typing import Any
 
 from eval.grading.extract import extract
 from eval.grading.grader import Verdict, grade_async
-from mcts.config import Config, check_search
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter, InterpreterError
 from mcts.markup import Markup, make_markup
@@ -23,6 +22,7 @@ from mcts.model import LanguageModel
 from mcts.search.driver import Solver
 from mcts.search.rollouts import RolloutSolver
 from mcts.trees.file import TreeWriter, unfinished_output
+from models.engines.config import RunConfig, check_run, recorded_fingerprint, run_fingerprint
 
 INTERRUPTED = 130
 PACKAGES = ("torch", "transformers", "sympy")
@@ -79,15 +79,15 @@ async def grade(answers: Sequence[str], prediction: str) -> bool | None:
     return None if verdict is Verdict.UNDECIDED else verdict is Verdict.EQUAL
 
 
-def load_model(config: Config) -> LanguageModel:
+def load_model(config: RunConfig) -> LanguageModel:
     """The engine that `config.engine` names, on `config.model_dir`. Raises UserError."""
     from models.engines.registry import load_engine
 
-    check_search(config)
+    check_run(config)
     return load_engine(config)
 
 
-def load_markup(config: Config) -> Markup:
+def load_markup(config: RunConfig) -> Markup:
     try:
         return make_markup(
             config.prompt_wrap,
@@ -104,13 +104,13 @@ def load_markup(config: Config) -> Markup:
         raise UserError(f"few-shot examples: {error}") from None
 
 
-def describe(config: Config) -> dict[str, Any]:
+def describe(config: RunConfig) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
     from models.engines.registry import describe_model, engine_versions
 
     model = describe_model(config)  # before any output is made
     return {
-        "fingerprint": f"{config.fingerprint()}-{model['weights']}",
+        "fingerprint": run_fingerprint(config, model["weights"]),
         "config": config.model_dump(mode="json", exclude_defaults=True),
         "model": model,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | engine_versions(config),
@@ -118,7 +118,9 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any], seed: int) -> AsyncIterator[Solver]:
+async def open_solver(
+    config: RunConfig, model: LanguageModel, meta: dict[str, Any], seed: int
+) -> AsyncIterator[Solver]:
     """A solver with a running interpreter."""
     async with ForkInterpreter(
         profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
@@ -127,7 +129,7 @@ async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any]
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
 
-def choose_seed(config: Config, writer: TreeWriter | None) -> int:
+def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
     """The configured seed, else that of the run which is continued, else a fresh one (it stands in every line)."""
     if config.seed is not None:
         return config.seed
@@ -136,10 +138,12 @@ def choose_seed(config: Config, writer: TreeWriter | None) -> int:
     return secrets.randbits(32)
 
 
-def output_path(qaf: Path, config: Config, fingerprint: str, total: int, resume: bool) -> Path:
+def output_path(qaf: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
     """The default output, `{qaf}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
     assert config.model_dir is not None
     pattern = qaf.with_name(f"{qaf.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
-    unfinished = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total) if resume else None
+    unfinished = (
+        unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
+    )
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

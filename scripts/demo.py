@@ -18,10 +18,10 @@ from typing import Any
 
 from eval.data.questions import count_questions, read_questions
 from eval.report.scores import wilson
-from mcts.config import Config, load_config
 from mcts.errors import UserError
 from mcts.search.driver import run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
+from models.engines.config import RunConfig, load_config, recorded_fingerprint
 from scripts.assembly import choose_seed, describe, load_model, open_solver, run_command
 from solver_demo import Progress
 
@@ -109,10 +109,10 @@ def table(rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
-async def run(config: Config, model: Any, qaf: Path, n: int, path: Path) -> float:
+async def run(config: RunConfig, model: Any, qaf: Path, n: int, path: Path) -> float:
     """Searches the first `n` questions into `path` (continuing what is there) and returns the seconds it took."""
     meta = describe(config)
-    writer = TreeWriter(path, meta["fingerprint"])
+    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
     writer.open(resume=True)
     progress = Progress(n, len(writer.done))
     progress.bar.set_description(path.stem)
@@ -131,7 +131,7 @@ def summarise(path: Path, seconds: float) -> Row:
     return row
 
 
-def measure(arguments: argparse.Namespace, configs: list[tuple[Path, Config]]) -> Iterator[tuple[str, ...]]:
+def measure(arguments: argparse.Namespace, configs: list[tuple[Path, RunConfig]]) -> Iterator[tuple[str, ...]]:
     model = load_model(configs[0][1].model_copy(update={"need_value_func": True}))
     for path, config in configs:
         output = arguments.output / f"{path.stem}.jsonl"

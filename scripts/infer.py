@@ -29,7 +29,7 @@ from eval.data.datasets import DATASETS, DataError, Item, load
 from eval.grading.grader import Verdict, grade_async
 from eval.grading.tora import extract_tora, reference_fields, strip_string
 from eval.report.scores import AVG10
-from mcts.config import Config, make_config, read_keys
+from mcts.config import read_keys
 from mcts.errors import UserError, nearest
 from mcts.jsonl import read_objects
 from mcts.markup import AGENTS, PROMPTS
@@ -40,6 +40,7 @@ from mcts.search.offline import offline_inference
 from mcts.trees.file import TreeWriter, unfinished_output
 from mcts.trees.node import FAILURES, walk
 from mcts.trees.record import from_record
+from models.engines.config import RunConfig, make_config, recorded_fingerprint
 from scripts.assembly import describe, load_markup, load_model, open_solver, run_command
 from scripts.evaluate import by_data_set, read_rows, tasks_table
 from solver_demo import Progress
@@ -84,7 +85,7 @@ def parse_arguments(line: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(line)
 
 
-def read_config(arguments: argparse.Namespace, name: str) -> Config:
+def read_config(arguments: argparse.Namespace, name: str) -> RunConfig:
     """The published settings, the configuration over them, the options over both."""
     keys = read_keys(arguments.custom_cfg)
     given = {key: getattr(arguments, option) for option, key in OPTIONS.items()}
@@ -156,7 +157,7 @@ class RowSolver:
     solver: Solver
 
     @property
-    def config(self) -> Config:
+    def config(self) -> RunConfig:
         return self.solver.config
 
     @property
@@ -202,7 +203,7 @@ class RowSolver:
         return max(walk(root), key=lambda node: node.depth).tag
 
 
-def output_path(arguments: argparse.Namespace, name: str, config: Config, fingerprint: str, rows: int) -> Path:
+def output_path(arguments: argparse.Namespace, name: str, config: RunConfig, fingerprint: str, rows: int) -> Path:
     """The newest file of the same run where there is one, else a new one under ToRA's name."""
     folder = arguments.output_dir.joinpath(*Path(str(config.model_dir)).resolve().parts[-2:], name)
     kind = config.prompt_wrap + ("" if config.mode == "react" else f"_{config.mode}")
@@ -211,7 +212,7 @@ def output_path(arguments: argparse.Namespace, name: str, config: Config, finger
     stem += f"_s{arguments.start}_e{arguments.end}"
     stamp = "_" + datetime.datetime.now().strftime("%m-%d_%H-%M")
     places = (folder / f"{stem}{stamp}{f'-{n}' if n > 1 else ''}.jsonl" for n in itertools.count(1))
-    unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1)
+    unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1, recorded_fingerprint)
     return unfinished or next(path for path in places if not path.exists())
 
 
@@ -245,19 +246,19 @@ class Task:
     """A data set whose output file is open."""
 
     name: str
-    config: Config
+    config: RunConfig
     questions: list[Question]
     meta: dict[str, Any]
     writer: TreeWriter
 
 
-def prepare(arguments: argparse.Namespace, name: str, config: Config) -> Task:
+def prepare(arguments: argparse.Namespace, name: str, config: RunConfig) -> Task:
     """Everything of a data set that can fail before a model is there. Raises UserError."""
     questions = choose_questions(arguments, name, config.seed or 0)
     meta = describe(config)
     meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
     path = output_path(arguments, name, config, meta["fingerprint"], len(questions))
-    writer = TreeWriter(path, meta["fingerprint"])
+    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
     writer.open(resume=True)
     return Task(name, config, questions, meta, writer)
 

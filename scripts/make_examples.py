@@ -15,8 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import load_config, make_keys, read_keys
+from mcts.config import make_keys, read_keys
 from mcts.errors import UserError
+from models.engines.config import load_config
 from models.training.examples import ExampleRules, Extraction, Origin, Writer, write_examples
 from scripts.assembly import add_config_arguments, load_markup, run_command
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import load_config
 from mcts.errors import UserError
 from mcts.markup import AGENTS
+from models.engines.config import load_config
 from models.training.imitation import Spelling, write_examples
 from scripts.assembly import add_config_arguments, load_markup, run_command
 

@@ -20,9 +20,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mcts.config import load_config
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling
+from models.engines.config import load_config
 from models.engines.queue import Background
 from scripts.assembly import add_config_arguments, load_model, run_command
 

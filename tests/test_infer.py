@@ -18,11 +18,11 @@ import pytest
 from eval.data.datasets import load
 from eval.grading.extract import extract
 from eval.grading.tora import extract_tora, reference_fields
-from mcts.config import Config
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from mcts.search.driver import Solver
+from models.engines.config import RunConfig
 from scripts import infer
 from scripts import reexecute as reexecution
 from scripts.assembly import run_command
@@ -188,7 +188,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
 def rows_of(say, **keys: object) -> dict:
     """The row that a scripted model's solution of one question becomes."""
     keys = {"prompt_wrap": "tora", "result_unwrap": "tora", "mode": "react", "errors_threshold": 8} | keys
-    config = Config.model_validate({"max_depth": 8, "max_tool_calls": 3, "train_prompt": True} | keys)
+    config = RunConfig.model_validate({"max_depth": 8, "max_tool_calls": 3, "train_prompt": True} | keys)
 
     async def solve() -> dict:
         async with ForkInterpreter(profile="tora", preload=()) as interpreter:

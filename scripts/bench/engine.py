@@ -25,11 +25,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from eval.data.questions import read_questions
-from mcts.config import Config, load_config
 from mcts.interpreter import Execution, Interpreter, State
 from mcts.model import Context, Sampling
 from mcts.search.driver import run_file
 from mcts.trees.file import TreeWriter
+from models.engines.config import RunConfig, load_config
 from models.engines.transformers.engine import Totals, TransformersModel
 from models.engines.transformers.network import ATTENTION, register_attention
 from scripts.assembly import load_model, open_solver
@@ -146,7 +146,7 @@ class Recorded:
         return replace(self._known[history], state=State(history))
 
 
-async def search(config: Config, questions: int, path: Path, interpreter: Recorded) -> tuple[Row, Totals]:
+async def search(config: RunConfig, questions: int, path: Path, interpreter: Recorded) -> tuple[Row, Totals]:
     model = load_model(config)
     assert isinstance(model, TransformersModel)
     writer = TreeWriter(path, "bench")

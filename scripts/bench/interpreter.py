@@ -30,11 +30,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.data.questions import read_questions
-from mcts.config import load_config
 from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
 from mcts.interpreter.observation import Capture, observe
 from mcts.search.driver import Solver, run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
+from models.engines.config import load_config
 from scripts.assembly import grade, load_markup, load_model
 from scripts.bench import common
 from scripts.bench.common import Claim

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
-from mcts.config import Config, load_config
 from mcts.question import Question
 from mcts.search.driver import solve_all
+from models.engines.config import RunConfig, load_config
 from models.engines.text import Tokenizer
 from models.engines.value_head import ValueHead
 from models.tiny.problems import generate
@@ -37,7 +37,7 @@ CONFIG = "configs/tiny/mcts_train.yaml"
 PROBLEMS, SIMULATIONS, REPEATS, QUESTIONS_A_BATCH = 8, 16, 3, 4
 
 
-async def search(config: Config) -> list[dict[str, Any]]:
+async def search(config: RunConfig) -> list[dict[str, Any]]:
     problems = generate(5, PROBLEMS, "train")
     items = [{"question": problem.question, "answer": str(problem.answer)} for problem in problems]
     questions = [Question(index, item, f"question {index}") for index, item in enumerate(items)]
