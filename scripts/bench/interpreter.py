@@ -35,7 +35,7 @@ from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
 from mcts.interpreter.observation import Capture, observe
 from mcts.search.driver import Solver, run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
-from scripts.assembly import grade, load_markup, load_model
+from arbor.assembly import grade, load_markup, load_model
 from scripts.bench import common
 from scripts.bench.common import Claim
 

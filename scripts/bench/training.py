@@ -30,7 +30,7 @@ from models.training.data import Totals, Unit, make_batch, read_units, tree_toke
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
 from models.training.losses import PolicyValue, Weights, means
-from scripts.assembly import describe, load_markup, load_model, open_solver
+from arbor.assembly import describe, load_markup, load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, main
 
 CONFIG = "configs/tiny/mcts_train.yaml"
