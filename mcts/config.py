@@ -275,7 +275,26 @@ def load_keys(kind: type[Keys], path: str | Path, overrides: Iterable[str] = ())
 
 def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The keys of a YAML file, if there is one, with `overrides` over them, before any check. Raises UserError."""
-    return (_read_yaml(Path(path)) if path else {}) | dict(_parse_override(item) for item in overrides)
+    read = look_up(_read_yaml(Path(path)), Path(path)) if path else {}
+    return read | dict(_parse_override(item) for item in overrides)
+
+
+def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
+    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`) as they are found: beside the file,
+    else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
+    return {
+        key: look_up(value, source) if isinstance(value, dict) else
+        find_beside(value, source) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        for key, value in keys.items()
+    }  # fmt: skip
+
+
+def find_beside(path: str, source: Path) -> str:
+    """Where a path is that the file `source` names; `path` itself where it is in the working folder, or nowhere."""
+    above = source.absolute().parents
+    if not path or (not (above[0] / path).exists() and Path(path).exists()):
+        return path
+    return next((str(folder / path) for folder in above if (folder / path).exists()), path)
 
 
 def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:

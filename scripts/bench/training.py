@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
+from arbor.assembly import describe, load_markup, load_model, open_solver
 from mcts.question import Question
 from mcts.search.driver import solve_all
 from models.engines.config import RunConfig, load_config
@@ -30,7 +31,6 @@ from models.training.data import Totals, Unit, make_batch, read_units, tree_toke
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
 from models.training.losses import PolicyValue, Weights, means
-from scripts.assembly import describe, load_markup, load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, main
 
 CONFIG = "configs/tiny/mcts_train.yaml"

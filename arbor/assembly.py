@@ -2,81 +2,57 @@
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib.metadata
-import os
 import secrets
-import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from eval.grading.extract import extract
-from eval.grading.grader import Verdict, grade_async
 from mcts.errors import UserError
-from mcts.interpreter import ForkInterpreter, InterpreterError
-from mcts.markup import Markup, make_markup
+from mcts.jsonl import unwritable
 from mcts.model import LanguageModel
 from mcts.search.driver import Solver
-from mcts.search.rollouts import RolloutSolver
 from mcts.trees.file import TreeWriter, unfinished_output
 from models.engines.config import RunConfig, check_run, recorded_fingerprint, run_fingerprint
 
-INTERRUPTED = 130
 PACKAGES = ("torch", "transformers", "sympy")
+HOUSE = Path(__file__).resolve().parent.parent
+TINY = Path(__file__).parent / "configs" / "tiny"
+HELD_OUT = HOUSE / "models/tiny/data/heldout.jsonl"
 
 
-def run_command(main: Callable[[], int]) -> None:
-    """Runs a command's main function: bad input is one line on standard error and exit code 2."""
-    try:
-        code = main()
-    except (UserError, InterpreterError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
-        code = INTERRUPTED
-    except BrokenPipeError:  # the reader of our output left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:  # an output that cannot be written
-        if error.filename is None:
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        code = 2
-    sys.exit(code)
-
-
-def check_output(path: Path, *inputs: Path) -> None:
-    """Raises UserError, before any work, for a file that could not be written after it, or that is an input."""
+def check_output(path: Path, *inputs: Path, new: bool = False) -> None:
+    """Raises UserError, before any work, for a file that could not be written after it, that is an input, or that
+    exists where it has to be `new`."""
     known = path.exists()
+    if known and new:
+        raise UserError(f"{path}: exists already; choose another --output")
     if known and any(one.exists() and path.samefile(one) for one in inputs):
         raise UserError(f"{path}: is an input, too; name another file to write")
     try:
         path.open("a").close()
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise unwritable(path, error) from None
     if not known:
         path.unlink()
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--custom_cfg", required=True, metavar="CFG", help="YAML configuration")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="overrides a key of the configuration; repeatable",
-    )
+def make_folder(path: Path) -> Path:
+    """A folder for outputs. Raises UserError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    return path
 
 
 async def grade(answers: Sequence[str], prediction: str) -> bool | None:
     """The search's grader: right, wrong, or None when it cannot be decided."""
-    verdict = (await grade_async(list(answers), prediction)).verdict
-    return None if verdict is Verdict.UNDECIDED else verdict is Verdict.EQUAL
+    from eval.grading.grader import grade_async
+
+    return (await grade_async(list(answers), prediction)).equal
 
 
 def load_model(config: RunConfig) -> LanguageModel:
@@ -87,7 +63,22 @@ def load_model(config: RunConfig) -> LanguageModel:
     return load_engine(config)
 
 
-def load_markup(config: RunConfig) -> Markup:
+def load_tokenizer(config: RunConfig) -> tuple[Path, Any]:
+    """The model folder of a configuration and its tokenizer (transformers). Raises UserError."""
+    from models.engines.folder import check_model_dir
+    from models.engines.text import load_tokenizer
+
+    if config.model_dir is None:
+        raise UserError("model_dir is not set: name the model whose tokens are meant, such as --set model_dir=FOLDER")
+    folder = check_model_dir(config.model_dir)
+    return folder, load_tokenizer(folder)
+
+
+def load_markup(config: RunConfig) -> Any:
+    """The markup of a configuration with its prompt and examples. Raises UserError."""
+    from eval.grading.extract import extract
+    from mcts.markup import make_markup
+
     try:
         return make_markup(
             config.prompt_wrap,
@@ -122,6 +113,9 @@ async def open_solver(
     config: RunConfig, model: LanguageModel, meta: dict[str, Any], seed: int
 ) -> AsyncIterator[Solver]:
     """A solver with a running interpreter."""
+    from mcts.interpreter import ForkInterpreter
+    from mcts.search.rollouts import RolloutSolver
+
     async with ForkInterpreter(
         profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
     ) as interpreter:
@@ -138,12 +132,20 @@ def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
     return secrets.randbits(32)
 
 
-def output_path(qaf: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
-    """The default output, `{qaf}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
+def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
+    """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
     assert config.model_dir is not None
-    pattern = qaf.with_name(f"{qaf.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
+    pattern = questions.with_name(f"{questions.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
     unfinished = (
         unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     )
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")
+
+
+def shown(path: Path) -> Path:
+    """A path as people read it: relative to the working folder where it lies in it."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
