@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from mcts.config import Config, check_search
 from mcts.errors import UserError
 from mcts.jsonl import unwritable
 from mcts.model import LanguageModel
 from mcts.search.driver import Solver
 from mcts.trees.file import TreeWriter, unfinished_output
+from models.engines.config import RunConfig, check_run, recorded_fingerprint, run_fingerprint
 
 PACKAGES = ("torch", "transformers", "sympy")
 HOUSE = Path(__file__).resolve().parent.parent
@@ -55,16 +55,15 @@ async def grade(answers: Sequence[str], prediction: str) -> bool | None:
     return (await grade_async(list(answers), prediction)).equal
 
 
-def load_model(config: Config) -> LanguageModel:
+def load_model(config: RunConfig) -> LanguageModel:
     """The engine that `config.engine` names, on `config.model_dir`. Raises UserError."""
-    from scripts.engines import check_model, load_engine
+    from models.engines.registry import load_engine
 
-    check_search(config)
-    check_model(config)
+    check_run(config)
     return load_engine(config)
 
 
-def load_tokenizer(config: Config) -> tuple[Path, Any]:
+def load_tokenizer(config: RunConfig) -> tuple[Path, Any]:
     """The model folder of a configuration and its tokenizer (transformers). Raises UserError."""
     from models.engines.folder import check_model_dir
     from models.engines.text import load_tokenizer
@@ -75,7 +74,7 @@ def load_tokenizer(config: Config) -> tuple[Path, Any]:
     return folder, load_tokenizer(folder)
 
 
-def load_markup(config: Config) -> Any:
+def load_markup(config: RunConfig) -> Any:
     """The markup of a configuration with its prompt and examples. Raises UserError."""
     from eval.grading.extract import extract
     from mcts.markup import make_markup
@@ -96,23 +95,23 @@ def load_markup(config: Config) -> Any:
         raise UserError(f"few-shot examples: {error}") from None
 
 
-def describe(config: Config) -> dict[str, Any]:
+def describe(config: RunConfig) -> dict[str, Any]:
     """What is written beside every tree: the configuration and its fingerprint, the model, versions."""
-    from models.engines.folder import weights_hash
-    from scripts.engines import check_model, engine_versions
+    from models.engines.registry import describe_model, engine_versions
 
-    path = check_model(config)  # before any output is made
-    weights = weights_hash(path)
+    model = describe_model(config)  # before any output is made
     return {
-        "fingerprint": f"{config.fingerprint()}-{weights}",
+        "fingerprint": run_fingerprint(config, model["weights"]),
         "config": config.model_dump(mode="json", exclude_defaults=True),
-        "model": {"name": path.resolve().name, "weights": weights},
+        "model": model,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES} | engine_versions(config),
     }
 
 
 @asynccontextmanager
-async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any], seed: int) -> AsyncIterator[Solver]:
+async def open_solver(
+    config: RunConfig, model: LanguageModel, meta: dict[str, Any], seed: int
+) -> AsyncIterator[Solver]:
     """A solver with a running interpreter."""
     from mcts.interpreter import ForkInterpreter
     from mcts.search.rollouts import RolloutSolver
@@ -124,7 +123,7 @@ async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any]
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
 
-def choose_seed(config: Config, writer: TreeWriter | None) -> int:
+def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
     """The configured seed, else that of the run which is continued, else a fresh one (it stands in every line)."""
     if config.seed is not None:
         return config.seed
@@ -133,13 +132,13 @@ def choose_seed(config: Config, writer: TreeWriter | None) -> int:
     return secrets.randbits(32)
 
 
-def output_path(questions: Path, config: Config, fingerprint: str, total: int, resume: bool) -> Path:
+def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
     assert config.model_dir is not None
     pattern = questions.with_name(f"{questions.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
-    unfinished = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total) if resume else None
+    known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
-    return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")
+    return known or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")
 
 
 def shown(path: Path) -> Path:
@@ -148,3 +147,10 @@ def shown(path: Path) -> Path:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def open_writer(path: Path, meta: dict[str, Any], progress: Any, *, resume: bool = True) -> TreeWriter:
+    """A tree file open for a run that `meta` describes; `progress.see` hears of what it holds. Raises UserError."""
+    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
+    writer.open(resume=resume, seen=progress.see)
+    return writer

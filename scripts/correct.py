@@ -21,13 +21,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mcts.config import Config, load_config
 from mcts.errors import UserError
 from mcts.jsonl import read_objects
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.driver import run_file
 from mcts.trees.file import TreeWriter, read_roots, read_tree_lines
+from models.engines.config import RunConfig, load_config, recorded_fingerprint
 from models.training.shaping import Shaper, Teacher
 from scripts.assembly import add_config_arguments, describe, grade, load_model, open_solver, run_command
 from solver_demo import Progress
@@ -42,7 +42,7 @@ class Corrector:
     shaper: Shaper
     samples: dict[int, dict[str, Any]]
     meta: dict[str, Any]
-    config: Config
+    config: RunConfig
     shared: SharedBudget | None = None  # a driver's; corrections have no budget to share
 
     async def solve(self, question: Question) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class Corrector:
         return {"question": question.text, "answer": list(question.answers), "solutions": found, "meta": meta}
 
 
-def read_samples(path: Path, config: Config) -> list[tuple[Question, dict[str, Any]]]:
+def read_samples(path: Path, config: RunConfig) -> list[tuple[Question, dict[str, Any]]]:
     """The questions of a tree file with their records. Raises UserError for what cannot be corrected."""
     found = []
     for number, (where, record) in enumerate(read_tree_lines(path)):
@@ -67,13 +67,13 @@ def read_samples(path: Path, config: Config) -> list[tuple[Question, dict[str, A
     return found
 
 
-async def correct(arguments: argparse.Namespace, config: Config) -> Counter[str]:
+async def correct(arguments: argparse.Namespace, config: RunConfig) -> Counter[str]:
     samples = read_samples(arguments.trees, config)
     meta = describe(config)
     limits = [getattr(arguments, name) for name in LIMITS]
     keys = [*limits, arguments.trees.read_bytes()]
     meta["fingerprint"] += "-" + hashlib.sha256(repr(keys).encode()).hexdigest()[:8]
-    writer = TreeWriter(arguments.output, meta["fingerprint"])
+    writer = TreeWriter(arguments.output, meta["fingerprint"], recorded_fingerprint)
     writer.open(resume=True)
     progress = Progress(len(samples), len(writer.done))
     async with open_solver(config, load_model(config), meta, config.seed or 0) as solver:

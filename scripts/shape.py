@@ -17,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mcts.config import load_config, load_keys
+from mcts.config import load_keys
 from mcts.errors import UserError
+from models.engines.config import load_config
 from scripts.assembly import run_command
 from scripts.correct import LIMITS
 from scripts.round_report import write_report

@@ -141,7 +141,8 @@ def test_bad_rounds_are_refused_before_any_work(tmp_path: Path, keys: dict, word
 
 
 def test_shipped_rounds_are_well_formed() -> None:
-    from mcts.config import load_config, load_keys
+    from mcts.config import load_keys
+    from models.engines.config import load_config
     from models.training.settings import TrainSettings
     from scripts.run_rounds import Rounds, Runner
 

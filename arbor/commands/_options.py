@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from arbor.assembly import TINY
-from mcts.config import load_config
 from mcts.errors import UserError
+from models.engines.config import load_config
 
 Function = Callable[..., Any]
 FILE = click.Path(path_type=Path)

@@ -13,13 +13,13 @@ from tqdm import tqdm
 
 from arbor.assembly import choose_seed, open_solver
 from arbor.commands._running import when_stopped
-from mcts.config import Config
 from mcts.errors import UserError
 from mcts.model import LanguageModel
 from mcts.question import Question
 from mcts.search.driver import Solver, run_file
 from mcts.trees.file import TreeWriter
 from mcts.trees.node import TOO_LONG
+from models.engines.config import RunConfig
 
 Verdict = Callable[[Mapping[str, Any]], bool | None]
 
@@ -87,7 +87,7 @@ class Progress:
 
 
 def search_all(
-    config: Config,
+    config: RunConfig,
     model: LanguageModel,
     questions: Iterable[Question],
     writer: TreeWriter,

@@ -19,11 +19,11 @@ import click
 from arbor.assembly import check_output, choose_seed, describe, load_model, open_solver
 from arbor.commands import _options as options
 from arbor.commands._running import when_stopped
-from mcts.config import Config, check_search
 from mcts.errors import UserError
 from mcts.jsonl import encode_line, write_whole
 from mcts.question import Question
 from mcts.trees.node import TOO_LONG, Node
+from models.engines.config import RunConfig, check_run
 
 
 def print_step(node: Node) -> None:
@@ -31,17 +31,17 @@ def print_step(node: Node) -> None:
     print(f"--- {node.tag}  (prior {node.prior:.2f})\n{node.text}", flush=True)
 
 
-async def search(config: Config, text: str) -> dict[str, Any]:
+async def search(config: RunConfig, text: str) -> dict[str, Any]:
     async with open_solver(config, load_model(config), describe(config), choose_seed(config, None)) as solver:
         solver.watcher = print_step
         return await solver.solve(Question(0, {"question": text}, "the question"))
 
 
-def ask(config: Config, text: str, output: Path | None) -> None:
+def ask(config: RunConfig, text: str, output: Path | None) -> None:
     """Searches one question, prints its steps as they come, and writes the record, if `output` is given."""
     if not text.strip():
         raise UserError("--question: expected a question, found an empty text")
-    check_search(config)
+    check_run(config)
     if output is not None:
         check_output(output, new=True)
     with when_stopped(lambda: "the question is not answered"):
@@ -65,5 +65,5 @@ def ask(config: Config, text: str, output: Path | None) -> None:
 @click.argument("question")
 @options.config(required=False, default=options.EMBEDDED)
 @options.output("tree file of one line (never overwritten)", required=False)
-def command(config: Config, question: str, output: Path | None) -> None:
+def command(config: RunConfig, question: str, output: Path | None) -> None:
     ask(config, question, output)

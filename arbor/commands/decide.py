@@ -12,13 +12,13 @@ from typing import Any
 from arbor.assembly import grade
 from arbor.commands import _options as options
 from eval.report.tally import Tally
-from mcts.config import Config
 from mcts.search.offline import offline_inference
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
+from models.engines.config import RunConfig
 
 
-async def pick(where: str, record: dict[str, Any], config: Config) -> str | None:
+async def pick(where: str, record: dict[str, Any], config: RunConfig) -> str | None:
     """The answer that a line's tree gives; several trees of one question decide by a majority."""
     candidates: list[Candidate] = []
     for run, root in enumerate(read_roots(where, record)):
@@ -35,7 +35,7 @@ async def pick(where: str, record: dict[str, Any], config: Config) -> str | None
     return decision.final_answer if decision else None
 
 
-async def decide_all(config: Config, path: Path) -> Tally:
+async def decide_all(config: RunConfig, path: Path) -> Tally:
     tally = Tally()
     for where, record in read_tree_lines(path):
         await tally.add(record, await pick(where, record, config), where)
@@ -45,5 +45,5 @@ async def decide_all(config: Config, path: Path) -> Tally:
 @options.command(__doc__)
 @options.config()
 @options.trees("saved trees, one line a question", "--tree_jsonl")
-def command(config: Config, trees: Path) -> None:
+def command(config: RunConfig, trees: Path) -> None:
     print(asyncio.run(decide_all(config, trees)))

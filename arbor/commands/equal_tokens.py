@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from arbor.assembly import grade, make_folder
 from arbor.commands import _options as options
 from eval.report.scores import mcnemar, wilson

@@ -17,11 +17,12 @@ import click
 
 from arbor.assembly import check_output, load_markup, load_tokenizer
 from arbor.commands import _options as options
-from mcts.config import Config, make_keys, read_keys
+from mcts.config import make_keys, read_keys
+from models.engines.config import RunConfig
 from models.training.examples import ExampleRules, Extraction, Origin, Writer, write_examples
 
 
-def extraction(config: Config, rule: Sequence[str], any_model: bool) -> Extraction:
+def extraction(config: RunConfig, rule: Sequence[str], any_model: bool) -> Extraction:
     from models.engines.folder import weights_hash
     from models.engines.text import Tokenizer
 
@@ -39,7 +40,7 @@ def extraction(config: Config, rule: Sequence[str], any_model: bool) -> Extracti
 @options.output("example file (never overwritten)")
 @click.option("--rule", multiple=True, metavar="KEY=VALUE", help="repeatable")
 @click.option("--any-model", is_flag=True, help="accept trees of other models and of other systems")
-def command(config: Config, trees: tuple[Path, ...], output: Path, rule: tuple[str, ...], any_model: bool) -> None:
+def command(config: RunConfig, trees: tuple[Path, ...], output: Path, rule: tuple[str, ...], any_model: bool) -> None:
     check_output(output, new=True)
     card = write_examples(list(trees), extraction(config, rule, any_model), output)
     print(json.dumps(card["counts"], indent=1), file=sys.stderr)

@@ -17,9 +17,9 @@ import click
 
 from arbor.assembly import check_output, load_markup, load_tokenizer
 from arbor.commands import _options as options
-from mcts.config import Config
 from mcts.errors import UserError
 from mcts.markup import AGENTS
+from models.engines.config import RunConfig
 from models.training.imitation import Spelling, write_examples
 
 
@@ -28,7 +28,7 @@ from models.training.imitation import Spelling, write_examples
 @click.option("--rows", cls=options.Several, type=options.FILE, required=True, metavar="FILE...", help="JSON lines")
 @options.output("example file (never overwritten)")
 @click.option("--learn_outputs", is_flag=True, help="learn what the interpreter wrote as well")
-def command(config: Config, rows: tuple[Path, ...], output: Path, learn_outputs: bool) -> None:
+def command(config: RunConfig, rows: tuple[Path, ...], output: Path, learn_outputs: bool) -> None:
     from models.engines.text import Tokenizer
 
     check_output(output, new=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from arbor.assembly import describe, load_markup, load_model
+from arbor.assembly import describe, load_markup, load_model, open_writer
 from arbor.commands import _options
 from arbor.commands._progress import Progress, search_all
 from eval.data.datasets import DATASETS, DataError, Item, load
@@ -33,7 +33,7 @@ from eval.grading.tora import extract_tora, reference_fields, strip_string
 from eval.report.methods import by_data_set, tasks_table
 from eval.report.rows import read_rows
 from eval.report.scores import AVG10
-from mcts.config import Config, make_config, read_keys
+from mcts.config import Config, read_keys
 from mcts.errors import UserError, nearest
 from mcts.jsonl import read_objects, write_text_whole
 from mcts.markup import AGENTS, PROMPTS
@@ -44,6 +44,7 @@ from mcts.search.offline import offline_inference
 from mcts.trees.file import TreeWriter, unfinished_output
 from mcts.trees.node import FAILURES, walk
 from mcts.trees.record import from_record
+from models.engines.config import RunConfig, make_config, recorded_fingerprint
 
 Options = SimpleNamespace  # those of the command line, by name
 COMPETITION = ("math", "math500", "math-mario")
@@ -60,7 +61,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-def read_config(options: Options, name: str) -> Config:
+def read_config(options: Options, name: str) -> RunConfig:
     """The published settings, the configuration over them, the options over both."""
     keys = read_keys(options.config)
     given = {key: getattr(options, option) for option, key in OPTIONS.items()}
@@ -178,7 +179,7 @@ class RowSolver:
         return max(walk(root), key=lambda node: node.depth).tag
 
 
-def output_path(options: Options, name: str, config: Config, fingerprint: str, rows: int) -> Path:
+def output_path(options: Options, name: str, config: RunConfig, fingerprint: str, rows: int) -> Path:
     """The newest file of the same run where there is one, else a new one under ToRA's name."""
     folder = options.output_dir.joinpath(*Path(str(config.model_dir)).resolve().parts[-2:], name)
     kind = config.prompt_wrap + ("" if config.mode == "react" else f"_{config.mode}")
@@ -187,7 +188,7 @@ def output_path(options: Options, name: str, config: Config, fingerprint: str, r
     stem += f"_s{options.start}_e{options.end}"
     stamp = "_" + datetime.datetime.now().strftime("%m-%d_%H-%M")
     places = (folder / f"{stem}{stamp}{f'-{n}' if n > 1 else ''}.jsonl" for n in itertools.count(1))
-    unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1)
+    unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1, recorded_fingerprint)
     return unfinished or next(path for path in places if not path.exists())
 
 
@@ -221,25 +222,21 @@ class Task:
     """A data set whose output file is open."""
 
     name: str
-    config: Config
+    config: RunConfig
     questions: list[Question]
     meta: dict[str, Any]
     writer: TreeWriter
     progress: Progress
 
 
-def prepare(options: Options, name: str, config: Config) -> Task:
+def prepare(options: Options, name: str, config: RunConfig) -> Task:
     """Everything of a data set that can fail before a model is there. Raises UserError."""
     questions = choose_questions(options, name, config.seed or 0)
     meta = describe(config)
     meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
-    writer, progress = (
-        TreeWriter(path, meta["fingerprint"]),
-        Progress(len(questions), lambda row: row["score"][0], name),
-    )
-    writer.open(resume=True, seen=progress.see)
-    return Task(name, config, questions, meta, writer, progress)
+    progress = Progress(len(questions), lambda row: row["score"][0], name)
+    return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
 
 
 def infer(task: Task, model: Any) -> Path:

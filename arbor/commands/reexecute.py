@@ -181,7 +181,11 @@ def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[
     done = asyncio.run(run_all(programs(rows), timeout_seconds))
     seconds = time.monotonic() - started
     classes = Counter(one.difference for one in done)
-    report: dict[str, Any] = {"programs": len(done), "seconds": round(seconds, 1), "a second": round(len(done) / max(seconds, 1e-9))}
+    report: dict[str, Any] = {
+        "programs": len(done),
+        "seconds": round(seconds, 1),
+        "a second": round(len(done) / max(seconds, 1e-9)),
+    }
     report |= {"classes": {name: classes[name] for name in CLASSES if classes[name]}, **graded(rows, done)}
     different = [one for one in done if one.recorded != one.printed]
     return report, [{"file": str(path), "class": one.difference, **asdict(one)} for one in different]

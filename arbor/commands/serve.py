@@ -16,14 +16,14 @@ import click
 
 from arbor.assembly import load_model
 from arbor.commands import _options as options
-from mcts.config import Config
+from models.engines.config import RunConfig
 
 
 @options.command(__doc__)
 @options.config()
 @click.option("--host", default="127.0.0.1", help="address to listen on; the default is this machine only")
 @click.option("--port", type=int, default=8000, help="0: any that is free")
-def command(config: Config, host: str, port: int) -> None:
+def command(config: RunConfig, host: str, port: int) -> None:
     from models.engines.server import Handler, Service, make_server
 
     server = make_server(host, port)  # a port in use is found before the model is loaded

@@ -15,25 +15,24 @@ from pathlib import Path
 
 import click
 
-from arbor.assembly import describe, load_markup, load_model, output_path
+from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
 from eval.data.questions import count_questions, read_questions
-from mcts.config import Config, check_search
 from mcts.errors import UserError
-from mcts.trees.file import TreeWriter
+from models.engines.config import RunConfig, check_run
 
 
-def solve(config: Config, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
+def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
     """Searches the first `limit` questions of a file and returns the path of their trees. Raises UserError."""
     total = count_questions(questions, need_answer=config.is_sampling)
     total = min(total, limit or total)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
     path = output or output_path(questions, config, meta["fingerprint"], total, resume)
-    writer, progress = TreeWriter(path, meta["fingerprint"]), Progress(total)
-    writer.open(resume=resume, seen=progress.see)
+    progress = Progress(total)
+    writer = open_writer(path, meta, progress, resume=resume)
     if len(writer.done) < total:
         asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
         search_all(config, load_model(config), asked, writer, meta, progress)
@@ -44,7 +43,7 @@ def solve(config: Config, questions: Path, output: Path | None, limit: int | Non
     return path
 
 
-def print_config(config: Config) -> None:
+def print_config(config: RunConfig) -> None:
     import yaml
 
     print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
@@ -62,7 +61,7 @@ def print_config(config: Config) -> None:
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
-    config: Config,
+    config: RunConfig,
     questions: Path | None,
     question: str | None,
     output: Path | None,
@@ -74,7 +73,7 @@ def command(
         return print_config(config)
     if (questions is None) == (question is None):
         raise UserError("expected either --questions FILE or --question TEXT")
-    check_search(config)
+    check_run(config)
     if question is not None:
         return ask(config, question, output)
     assert questions is not None

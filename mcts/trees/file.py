@@ -60,16 +60,26 @@ def read_roots(where: str, record: Mapping[str, Any]) -> list[Node]:
         raise UserError(f"{where}: {error}") from None
 
 
+Recorded = Callable[[Mapping[str, Any]], str]
+"""`meta` of a saved line → the fingerprint of the run that wrote it. Raises KeyError, TypeError or ValueError."""
+
+
+def as_written(meta: Mapping[str, Any]) -> str:
+    return str(meta["fingerprint"])
+
+
 class TreeWriter:
     """Appends one line a question and knows which questions are done.
+
+    fingerprint: of this run; only a file of the same one is continued. recorded: how a line's own is read.
 
     A line is written with a single system call, so a killed run leaves at most one torn line, which the next run
     cuts off. `finish` puts the lines in the order of the questions.
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
+    def __init__(self, path: str | Path, fingerprint: str, recorded: Recorded = as_written) -> None:
         self.path = Path(path)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.recorded = fingerprint, recorded
         self.done: dict[int, str] = {}  # question index → its text
         self.seed: int | None = None
         self.budgets: dict[int, dict[str, Any]] = {}  # what finished questions left to their block, where it is shared
@@ -119,7 +129,7 @@ class TreeWriter:
             with uninterrupted():
                 record: dict[str, Any] = json.loads(line)
             meta = record["meta"]
-            index, fingerprint, seed, question = meta["index"], meta["fingerprint"], meta["seed"], record["question"]
+            index, fingerprint, seed, question = meta["index"], self.recorded(meta), meta["seed"], record["question"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{where}: not a line that this command wrote; choose another --output") from None
         if fingerprint != self.fingerprint:
@@ -176,7 +186,9 @@ def _torn(line: bytes) -> bool:
     return False
 
 
-def unfinished_output(pattern: Path, stamp: str, fingerprint: str, total: int) -> Path | None:
+def unfinished_output(
+    pattern: Path, stamp: str, fingerprint: str, total: int, recorded: Recorded = as_written
+) -> Path | None:
     """The newest file `pattern`<stamp>.jsonl of the same configuration that has fewer than `total` questions, if there
     is one. stamp: a glob pattern."""
     for path in sorted(pattern.parent.glob(f"{_escape(pattern.name)}{stamp}.jsonl"), reverse=True):
@@ -184,7 +196,7 @@ def unfinished_output(pattern: Path, stamp: str, fingerprint: str, total: int) -
             with path.open("rb") as lines:
                 first = lines.readline()
                 count = (1 if first.endswith(b"\n") else 0) + sum(1 for line in lines if line.endswith(b"\n"))
-            same = not count or json.loads(first)["meta"]["fingerprint"] == fingerprint
+            same = not count or recorded(json.loads(first)["meta"]) == fingerprint
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if same and count < total:

@@ -10,7 +10,7 @@ from mcts.errors import UserError
 _EDGE_BYTES = 1 << 20
 
 
-def check_model_dir(model_dir: str | Path, *, need_config: bool = True) -> Path:
+def check_model_dir(model_dir: str | Path, need_config: bool = True) -> Path:
     """The folder, if a model (without `need_config`: its tokenizer) could be in it. Raises UserError that names what
     is missing."""
     folder = Path(model_dir)
@@ -42,3 +42,11 @@ def weights_hash(model: Path) -> str:
                 file.seek(-_EDGE_BYTES, 2)
             digest.update(file.read())
     return digest.hexdigest()[:16]
+
+
+def quiet_transformers() -> None:
+    """Keeps transformers from writing warnings and progress bars to standard error."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()

@@ -24,16 +24,16 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
+from arbor.assembly import load_model, open_solver
 from eval.data.questions import read_questions
 from eval.report.columns import DEMO, columns
-from mcts.config import Config, load_config
 from mcts.interpreter import Execution, Interpreter, State
 from mcts.model import Context, Sampling
 from mcts.search.driver import run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
+from models.engines.config import RunConfig, load_config
 from models.engines.transformers.engine import Totals, TransformersModel
 from models.engines.transformers.network import ATTENTION, register_attention
-from arbor.assembly import load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, beside, main
 
 FOLDER = Path("models/tiny/weights")
@@ -152,7 +152,7 @@ def ratio(path: Path) -> float:
     return columns(DEMO)["tokens_over_distinct"].figure(records) or 0.0
 
 
-async def search(config: Config, questions: int, path: Path, interpreter: Recorded) -> tuple[float, Totals]:
+async def search(config: RunConfig, questions: int, path: Path, interpreter: Recorded) -> tuple[float, Totals]:
     model = load_model(config)
     assert isinstance(model, TransformersModel)
     writer = TreeWriter(path, "bench")

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from eval.data.questions import read_questions
-from mcts.config import Config, load_config
 from mcts.interpreter import ForkInterpreter
 from mcts.question import Question
+from models.engines.config import RunConfig, load_config
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
 from scripts.bench.simulated import SimulatedModel, SleepingInterpreter
@@ -36,7 +36,7 @@ async def simulated(leaves: int, rule: str) -> float:
     return time.perf_counter() - started
 
 
-async def embedded(config: Config, model: object) -> float:
+async def embedded(config: RunConfig, model: object) -> float:
     """Wall seconds of a few problems, one after another, and as many simulations of each."""
     from arbor.assembly import load_markup
 
