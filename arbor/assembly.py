@@ -136,11 +136,9 @@ def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
     assert config.model_dir is not None
     pattern = questions.with_name(f"{questions.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
-    unfinished = (
-        unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
-    )
+    known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
-    return unfinished or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")
+    return known or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")
 
 
 def shown(path: Path) -> Path:
@@ -149,3 +147,10 @@ def shown(path: Path) -> Path:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def open_writer(path: Path, meta: dict[str, Any], progress: Any, *, resume: bool = True) -> TreeWriter:
+    """A tree file open for a run that `meta` describes; `progress.see` hears of what it holds. Raises UserError."""
+    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
+    writer.open(resume=resume, seen=progress.see)
+    return writer

@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from arbor.assembly import HELD_OUT, TINY, describe, load_model, shown
+from arbor.assembly import HELD_OUT, TINY, describe, load_model, open_writer, shown
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from eval.data.questions import count_questions, read_questions
 from eval.report.columns import DEMO, columns
 from eval.report.table import share, text_table
-from mcts.trees.file import TreeWriter, read_tree_lines
-from models.engines.config import RunConfig, load_config, recorded_fingerprint
+from mcts.trees.file import read_tree_lines
+from models.engines.config import RunConfig, load_config
 
 CONFIGS = tuple(TINY / f"{name}.yaml" for name in ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts"))
 HEAD = ("method", "accuracy", "95 %", "s/question")
@@ -33,8 +33,7 @@ not; ÷ distinct: tokens computed over the distinct tokens of the finished trees
 def search(config: RunConfig, model: Any, questions: Path, n: int, path: Path) -> float:
     """Searches the first `n` questions into `path` (continuing what is there) and returns the seconds it took."""
     meta, progress = describe(config), Progress(n, name=path.stem)
-    writer = TreeWriter(path, meta["fingerprint"], recorded_fingerprint)
-    writer.open(resume=True, seen=progress.see)
+    writer = open_writer(path, meta, progress)
     started = time.monotonic()
     search_all(config, model, itertools.islice(read_questions(questions), n), writer, meta, progress)
     return time.monotonic() - started

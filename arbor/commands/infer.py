@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from arbor.assembly import describe, load_markup, load_model
+from arbor.assembly import describe, load_markup, load_model, open_writer
 from arbor.commands import _options
 from arbor.commands._progress import Progress, search_all
 from eval.data.datasets import DATASETS, DataError, Item, load
@@ -235,12 +235,8 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
     meta = describe(config)
     meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
-    writer, progress = (
-        TreeWriter(path, meta["fingerprint"], recorded_fingerprint),
-        Progress(len(questions), lambda row: row["score"][0], name),
-    )
-    writer.open(resume=True, seen=progress.see)
-    return Task(name, config, questions, meta, writer, progress)
+    progress = Progress(len(questions), lambda row: row["score"][0], name)
+    return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
 
 
 def infer(task: Task, model: Any) -> Path:

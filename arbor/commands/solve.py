@@ -15,14 +15,13 @@ from pathlib import Path
 
 import click
 
-from arbor.assembly import describe, load_markup, load_model, output_path
+from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
 from eval.data.questions import count_questions, read_questions
 from mcts.errors import UserError
-from mcts.trees.file import TreeWriter
-from models.engines.config import RunConfig, check_run, recorded_fingerprint
+from models.engines.config import RunConfig, check_run
 
 
 def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
@@ -32,8 +31,8 @@ def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | 
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
     path = output or output_path(questions, config, meta["fingerprint"], total, resume)
-    writer, progress = TreeWriter(path, meta["fingerprint"], recorded_fingerprint), Progress(total)
-    writer.open(resume=resume, seen=progress.see)
+    progress = Progress(total)
+    writer = open_writer(path, meta, progress, resume=resume)
     if len(writer.done) < total:
         asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
         search_all(config, load_model(config), asked, writer, meta, progress)

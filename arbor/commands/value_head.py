@@ -21,6 +21,11 @@ from mcts.errors import UserError
 @options.seed("of a new head's weights")
 @click.option("--force", is_flag=True, help="replace an existing head")
 def command(folder: Path, seed: int, force: bool) -> None:
+    import torch
+    from transformers import AutoConfig
+
+    from models.engines.folder import check_model_dir
+    from models.engines.value_head import PUBLISHED_NAME, SAFETENSORS_NAME, ValueHead, load_value_head, save_value_head
 
     check_model_dir(folder)
     if (folder / SAFETENSORS_NAME).exists() and not force:
