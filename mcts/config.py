@@ -12,10 +12,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
 
-MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
@@ -41,8 +41,8 @@ class Config(BaseModel):
     prompt_path: str | None = None
     num_few_shot: int = Field(2, ge=0)
     create_local_llm: bool = False  # accepted for compatibility: an engine is always created when it is needed
-    prompt_wrap: MarkupName = "react"
-    result_unwrap: MarkupName = "react"
+    prompt_wrap: str = "react"
+    result_unwrap: str = "react"
     step_delim: str = "\n\n"
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -85,6 +85,7 @@ class Config(BaseModel):
     budget_block: int = Field(0, ge=0)  # consecutive questions that share what they leave unspent; 0: none
     vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
     train_prompt: bool = False  # tora, pal, cot: the prompt of ToRA's trained models, without instructions and examples
+    published_rules: bool = False  # steps are read as published where ours is stricter about what is an answer
     max_tool_calls: int | None = Field(None, ge=0)  # snippets along a path; None: no bound but max_depth
     code_state: Literal["carried", "fresh"] = "carried"  # whether a snippet sees the variables of the one before it
     code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
@@ -102,6 +103,11 @@ class Config(BaseModel):
     @classmethod
     def _mode_is_known(cls, value: str) -> str:
         return known(METHODS, value)
+
+    @field_validator("prompt_wrap", "result_unwrap")
+    @classmethod
+    def _markup_is_known(cls, value: str) -> str:
+        return known(MARKUPS, value)
 
     @field_validator("stop", mode="before")
     @classmethod

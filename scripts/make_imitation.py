@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from mcts.config import load_config
 from mcts.errors import UserError
-from mcts.markup import AGENTS
+from mcts.markup import MARKUPS
 from models.training.imitation import Spelling, write_examples
 from scripts.assembly import add_config_arguments, load_markup, run_command
 
@@ -42,7 +42,7 @@ def main() -> int:
     tokenizer = load_tokenizer(folder)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, which a solution ends with")
-    ends = config.prompt_wrap in AGENTS  # the other markups close a solution with a tag
+    ends = MARKUPS[config.prompt_wrap].ends_with_eos
     spelling = Spelling(
         Tokenizer(tokenizer), tokenizer.eos_token_id, load_markup(config), ends, arguments.learn_outputs
     )
