@@ -19,9 +19,9 @@ from mcts.markup.visible import visible
 
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{")
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:(\{)|([^\s{}$]+))")
-_EMPTY_BOX = re.compile(
-    r"(?:\\[,;:!> ]|\\text\{\s*\}|\\[lc]?dots|\.\.\.|…|\?|(?:your|the|final)?\s*answer(?:\s+here)?|\s)*", re.IGNORECASE
-)
+_EMPTY = r"(?:\\[,;:!> ]|\\text\{\s*\}|\\[lc]?dots|\.\.\.|…|\?|(?:your|the|final)?\s*answer(?:\s+here)?|\s)*"
+_EMPTY_BOX = re.compile(_EMPTY, re.IGNORECASE)
+_NOTHING = re.compile(rf"\\(?:boxed|fbox|framebox)\b(?:\s*\{{{_EMPTY}\}})?", re.IGNORECASE)
 _RESTATED = re.compile(
     r"=|\\(?:approx|equiv|Rightarrow|to|implies)|→|⇒|\b(?:no|not|wait|instead|rather|actually|simplif\w*|equals?|equivalent\w*"
     r"|i\.e|that is|reduces|becomes|is|so|or rather|but|should be)\b",
@@ -40,7 +40,9 @@ _SENTENCE = re.compile(
     r"|\b(?:option|choice)\s+(?:is|:)|\b(?:correct|right)\s+(?:option|choice|one)\s+is",
     re.IGNORECASE,
 )
-_CORRECT_OPTION = re.compile(r"\b(?i:option|choice|answer)\s+(\(?[A-J]\)?)\s+is\s+(?:the\s+)?(?:correct|right)\b")
+_CORRECT_OPTION = re.compile(
+    r"\(?\b([A-J])\b\)?\s+is\s+(?:the\s+)?(?:correct|right)\b|\bI\s+(?:would\s+)?choose\s+\(?([A-J])\b"
+)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+)", re.MULTILINE)
 _HEADING_WORD = re.compile(
     r"(?:\*\*)?(?:step|part|case|final|answer|solution|conclusion|[A-Z][a-z]+ [a-z])", re.IGNORECASE
@@ -49,8 +51,8 @@ _XML_OUTPUT = re.compile(r"<output>\s*(.*?)\s*</output>", re.DOTALL)
 _HOPE = re.compile(r"[.,;]?\s*I hope (?:it|this) is correct.*", re.DOTALL | re.IGNORECASE)
 _ABBREVIATION = re.compile(r"(?:\b(?:Mrs?|Ms|Dr|St|vs|approx|No)|\b[ap]\.m|\bi\.e|\be\.g)\Z", re.IGNORECASE)
 _REASON = re.compile(
-    r"\s*[,;(]?\s*(?:\b(?:because|since|as|so|which|where|given|considering|hence|thus|therefore|due to|after)\b"
-    r"|\bi\.e\b|[—–]\s).*",
+    r"\s*[,;(]?\s*(?:\b(?:because|since|as|so|which|where|given|considering|hence|thus|therefore|due to|after"
+    r"|not|but|rather|instead|and (?:that|this|it|we|so))\b|\bi\.e\b|[—–]\s|:\s(?=[a-z])).*",
     re.DOTALL,
 )
 _LEAD = re.compile(
@@ -59,8 +61,8 @@ _LEAD = re.compile(
 )
 _NO_STATEMENT = re.compile(
     r"(?:not|correct|right|wrong|incorrect|unclear|unknown|uncertain|found|given|obtained|calculated|determined"
-    r"|derived|as follows|below|above|here|in|to|by|because|whether|what|how|based|the same|still|also|consistent"
-    r"|reasonable|needed|required)\b",
+    r"|derived|see|shown|stated|as follows|below|above|here|in|to|by|because|whether|what|how|based|the same|still|also"
+    r"|consistent|reasonable|needed|required)\b",
     re.IGNORECASE,
 )
 
@@ -181,7 +183,7 @@ def _hashes(text: str) -> Iterator[tuple[int, str]]:
 def _sentence(text: str) -> str:
     """What the last sentence that says so calls the answer."""
     found = [(match.start(), _statement(text[match.end() :].lstrip())) for match in _SENTENCE.finditer(text)]
-    found += [(match.start(), match[1]) for match in _CORRECT_OPTION.finditer(text)]
+    found += [(match.start(), match[1] or match[2]) for match in _CORRECT_OPTION.finditer(text)]
     usable = [one for one in found if one[1]]
     return max(usable)[1] if usable else ""
 
@@ -192,7 +194,8 @@ def _statement(rest: str) -> str:
     if nested is not None and nested.start() < 20:  # "Final Answer: The final answer is ..."
         rest = rest[nested.end() :].lstrip()
     end = _sentence_end(rest)
-    sentence = _LEAD.sub("", rest[:end].strip("*_ \t"), count=1)
+    sentence = rest[:end].strip("*_ \t")
+    sentence = sentence[lead.end() :] if (lead := _LEAD.match(sentence)) else sentence
     if rest[end : end + 1] == "?" or _NO_STATEMENT.match(sentence):
         return ""
     return _tidy(sentence)
@@ -247,7 +250,8 @@ def _tidy(answer: str) -> str:
     if reason is not None and answer[: reason.start()].strip():
         answer = answer[: reason.start()]
     answer = answer.strip().strip("*").rstrip(".,;:").strip()
-    return answer_of(re.sub(r"\A(`+|\"|')(.*)\1\Z", r"\2", answer))
+    answer = re.sub(r"\A(`+|\"|')(.*)\1\Z", r"\2", answer)
+    return answer_of(answer) if re.search(r"[^\W_]|[^\s\w$\\(){}\[\].,*-]", _NOTHING.sub("", answer)) else ""
 
 
 def _in_formula(text: str, position: int) -> bool:
