@@ -88,6 +88,7 @@ def load_markup(config: RunConfig) -> Any:
             config.num_few_shot,
             train_prompt=config.train_prompt,
             extract=extract,
+            published=config.published_rules,
         )
     except OSError as error:
         raise UserError(f"{error.filename}: prompt file: {error.strerror}") from None

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
 
@@ -133,6 +134,8 @@ class Config(BaseModel):
     """how the solutions of one tree are combined: `none` (the best one), `majority`, `value_weighted`"""
     train_prompt: bool = False
     """`tora`, `pal`, `cot`: the prompt of ToRA's trained models in place of instructions and examples"""
+    published_rules: bool = False
+    """steps are read as published where ours is stricter about what is an answer"""
     max_tool_calls: int | None = Field(None, ge=0)
     """snippets along a path; none: no bound but `max_depth`"""
     code_state: Literal["carried", "fresh"] = "carried"
@@ -152,6 +155,11 @@ class Config(BaseModel):
     @classmethod
     def _mode_is_known(cls, value: str) -> str:
         return known(METHODS, value)
+
+    @field_validator("prompt_wrap", "result_unwrap")
+    @classmethod
+    def _markup_is_known(cls, value: str) -> str:
+        return known(MARKUPS, value)
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -36,7 +36,7 @@ from eval.report.scores import AVG10
 from mcts.config import Config, read_keys
 from mcts.errors import UserError, nearest
 from mcts.jsonl import read_objects, write_text_whole
-from mcts.markup import AGENTS, PROMPTS
+from mcts.markup import MARKUPS
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.driver import Solver
@@ -69,10 +69,10 @@ def read_config(options: Options, name: str) -> RunConfig:
     keys |= read_keys(None, options.overrides)
     keys["seed"] = keys.get("seed") or 0
     keys["result_unwrap"] = keys.get("prompt_wrap", "react")
-    keys.setdefault("step_delim", "\n\n" if keys["result_unwrap"] == "cot" else "\n")
-    if keys["result_unwrap"] in AGENTS:
-        level = "math" if name in COMPETITION else "gsm8k"
-        keys.setdefault("few_shot_path", str(PROMPTS / f"{keys['result_unwrap']}_{level}.json"))
+    entry = MARKUPS[keys["result_unwrap"]]
+    keys.setdefault("step_delim", entry.step_delim)
+    if examples := entry.examples_file("math" if name in COMPETITION else "gsm8k"):
+        keys.setdefault("few_shot_path", str(examples))
     config = make_config(keys, str(options.config or "the options"))
     if config.model_dir is None:
         raise UserError("--model_name_or_path is missing: name the folder of a model")
@@ -162,7 +162,11 @@ class RowSolver:
         code = self.solver.markup.step_delim.join(node["text"] for node in nodes).strip()
         last = nodes[-1]["final_answer"] if nodes else ""
         found = "" if last in FAILURES else last
-        pred = extract_tora(code) if self.solver.config.prompt_wrap in ("tora", "cot") else strip_string(found)
+        pred = (
+            extract_tora(code)
+            if MARKUPS[self.solver.config.prompt_wrap].answer_from == "prose"
+            else strip_string(found)
+        )
         return code, pred, None if found else last or "no answer", sum(bool(node["action"]) for node in nodes)
 
     def _chosen(self, tree: Mapping[str, Any]) -> str:
