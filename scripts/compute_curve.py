@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from eval.report.rounds import table
 from eval.report.scores import mcnemar, wilson
 from mcts.errors import UserError
 from mcts.question import Question
@@ -28,7 +29,6 @@ from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import NOT_EVALUATED, walk
 from scripts.assembly import grade, run_command
-from scripts.round_report import table
 
 Right = dict[int, list[bool]]  # question → of each try, whether its answer is right
 
