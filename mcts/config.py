@@ -292,17 +292,17 @@ def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
     else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
     return {
         key: look_up(value, source) if isinstance(value, dict) else
-        find_beside(value, source) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
         for key, value in keys.items()
     }  # fmt: skip
 
 
-def find_beside(path: str, source: Path) -> str:
-    """Where a path is that the file `source` names; `path` itself where it is in the working folder, or nowhere."""
-    above = source.absolute().parents
+def find_beside(path: str, folder: Path) -> str:
+    """Where a path is that a file in `folder` names; `path` itself where it is in the working folder, or nowhere."""
+    above = (folder.absolute(), *folder.absolute().parents)
     if not path or (not (above[0] / path).exists() and Path(path).exists()):
         return path
-    return next((str(folder / path) for folder in above if (folder / path).exists()), path)
+    return next((str(one / path) for one in above if (one / path).exists()), path)
 
 
 def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:

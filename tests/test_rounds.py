@@ -15,8 +15,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from arbor.commands.rounds import tools
 from mcts.config import load_keys
-from scripts.run_rounds import Rounds, Runner
+from models.training.rounds import Rounds, Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
@@ -117,12 +118,6 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
     assert rows["best"]["costs"] == rows["runs"]["costs"] and len(rows["best"]["right"]) == 3
 
 
-def test_other_keys_are_not_mixed_in(whole: Path) -> None:
-    config = write_config(whole.parent / "other.yaml", whole, search_set={"temperature": 0.9})
-    done = run(config)
-    assert done.returncode == 2 and "search.done" in done.stderr and "other keys" in done.stderr
-
-
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
@@ -144,10 +139,9 @@ def test_shipped_rounds_are_well_formed() -> None:
     from mcts.config import load_keys
     from models.engines.config import load_config
     from models.training.settings import TrainSettings
-    from scripts.run_rounds import Rounds, Runner
 
     for path in sorted((ROOT / "configs" / "rounds").glob("*.yaml")):
-        runner = Runner(load_keys(Rounds, path))
+        runner = Runner(load_keys(Rounds, path), tools(), path.parent)
         for one in runner.rounds:
             load_keys(TrainSettings, ROOT / one.train, ["examples=[of-the-round]"])
             for _, evaluation in one.rows():
@@ -167,7 +161,7 @@ def test_a_round_takes_the_questions_after_those_of_the_rounds_before(tmp_path: 
     config = write_config(tmp_path / "r.yaml", tmp_path, questions=str(tmp_path / "q.jsonl"), rounds=rounds)
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "{n}", "answer": "1"}}\n' for n in range(9)))
     for _ in range(2):  # the second run finds the files of the first
-        runner = Runner(load_keys(Rounds, str(config), []))
+        runner = Runner(load_keys(Rounds, str(config), []), tools())
         files = [runner._questions(one, tmp_path / one.name) for one in runner.rounds]
         taken = [[json.loads(line)["question"] for line in path.read_text().splitlines()] for path in files]
         assert taken == [list("0123"), list("45"), list("6780")]
