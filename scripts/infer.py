@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.data.datasets import DATASETS, DataError, Item, load
+from eval.data.datasets import DATASETS, Item, load
 from eval.grading.grader import Verdict, grade_async
 from eval.grading.tora import extract_tora, reference_fields, strip_string
 from eval.report.scores import AVG10
@@ -44,7 +44,6 @@ from scripts.assembly import describe, load_markup, load_model, open_solver, run
 from scripts.evaluate import by_data_set, read_rows, tasks_table
 from solver_demo import Progress
 
-COMPETITION = ("math", "math500", "math-mario")
 KEPT = ("level", "type", "solution", "solution_type", "ques_type", "ans_type")
 PUBLISHED: dict[str, Any] = {
     "mode": "react", "prompt_wrap": "tora", "temperature": 0.0, "seed": 0, "max_tokens": 1024, "max_tool_calls": 3,
@@ -94,7 +93,7 @@ def read_config(arguments: argparse.Namespace, name: str) -> Config:
     keys["result_unwrap"] = keys.get("prompt_wrap", "react")
     entry = MARKUPS[keys["result_unwrap"]]
     keys.setdefault("step_delim", entry.step_delim)
-    if examples := entry.examples_file("math" if name in COMPETITION else "gsm8k"):
+    if examples := entry.examples_file(DATASETS[name].level if name in DATASETS else ""):
         keys.setdefault("few_shot_path", str(examples))
     config = make_config(keys, str(arguments.custom_cfg or "the options"))
     if config.model_dir is None:
@@ -107,10 +106,7 @@ def read_config(arguments: argparse.Namespace, name: str) -> Config:
 
 def choose_items(arguments: argparse.Namespace, name: str, seed: int) -> list[Item]:
     """What is asked: sampled, shuffled (both by the seed), then cut."""
-    try:
-        items = load(name, arguments.data_dir, correct_golds=arguments.correct_golds, split=arguments.split)
-    except DataError as error:
-        raise UserError(str(error)) from None
+    items = load(name, arguments.data_dir, correct_golds=arguments.correct_golds, split=arguments.split)
     noise = random.Random(f"{seed} {name}")
     if 0 <= arguments.num_test_sample < len(items):
         chosen = set(noise.sample(range(len(items)), arguments.num_test_sample))
