@@ -29,9 +29,10 @@ from eval.grading.answers import (
     balanced,
     read,
 )
+from eval.grading.identity import Decision
 from eval.grading.latex import Unreadable, Value, matrix_of
 from eval.grading.text import SYMBOL_UNITS
-from eval.grading.values import Decision, equal_values, every, same_value
+from eval.grading.values import equal_values, every, same_value
 
 MAX_PARTS = 60
 
