@@ -8,12 +8,13 @@ arguments are settled over one period; others are only ever refuted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise, product
 
 import mpmath
 import sympy
 from sympy import Abs, Dummy, Integer, Max, Min, Pow, Rational, Symbol, ceiling, floor
+from sympy.core.function import AppliedUndef
 
 from eval.grading.latex import Huge, Value
 
@@ -29,6 +30,32 @@ POINTS = [Rational(value) for value in _VALUES.split()]
 FAR = [Rational(value) for value in ("5003/6", "-7001/9", "1000001/3", "-2000003/7", "61/2", "-97/2")]
 LINES = [((0, 0), (1, 0)), ((1, 2), (3, 5)), ((3, 7), (5, -4)), ((-11, 2), (2, 3)), ((40, -90), (-6, 11))]
 _STEPS = (floor, ceiling)
+
+
+def every(decisions: Iterable[Decision]) -> Decision:
+    """False if any is false, else None if any is undecided."""
+    found = list(decisions)
+    return False if False in found else None if None in found else True
+
+
+def equal_values(left: Value, right: Value) -> Decision:
+    """Exact equality of two expressions, or of two matrices entry by entry."""
+    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
+        if not (isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)):
+            return False
+        return left.shape == right.shape and every(map(equal_values, left, right))
+    if left == right:
+        return True
+    if not (left.is_finite is not False and right.is_finite is not False):
+        return False
+    gap = left - right
+    gap = gap.xreplace({call: Symbol(str(call)) for call in gap.atoms(AppliedUndef)})
+    if gap.is_Rational:
+        return bool(gap == 0)
+    symbols = sorted(gap.free_symbols, key=str)
+    if gap.has(Huge) and (decision := same_huge(left, right)) is not None:
+        return decision
+    return vanishes_everywhere(gap, symbols) if symbols else vanishes(gap)
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------

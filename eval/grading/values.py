@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
 import sympy
-from sympy import Rational, Symbol
-from sympy.core.function import AppliedUndef
+from sympy import Rational
 
 from eval.grading.answers import Scalar
-from eval.grading.identity import Decision, same_huge, vanishes, vanishes_everywhere
-from eval.grading.latex import Huge, Value
+from eval.grading.identity import Decision, equal_values
+from eval.grading.latex import Value
 from eval.grading.numbers import Number, same_number
 
 DIGITS, MAX_DIGITS = 30, 300
-
-
-def every(decisions: Iterable[Decision]) -> Decision:
-    """False if any is false, else None if any is undecided."""
-    found = list(decisions)
-    return False if False in found else None if None in found else True
-
-
-def equal_values(left: Value, right: Value) -> Decision:
-    """Exact equality of two expressions, or of two matrices entry by entry."""
-    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
-        if not (isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)):
-            return False
-        return left.shape == right.shape and every(map(equal_values, left, right))
-    if left == right:
-        return True
-    if not (left.is_finite is not False and right.is_finite is not False):
-        return False
-    gap = left - right
-    gap = gap.xreplace({call: Symbol(str(call)) for call in gap.atoms(AppliedUndef)})
-    if gap.is_Rational:
-        return bool(gap == 0)
-    symbols = sorted(gap.free_symbols, key=str)
-    if gap.has(Huge) and (decision := same_huge(left, right)) is not None:
-        return decision
-    return vanishes_everywhere(gap, symbols) if symbols else vanishes(gap)
 
 
 def _number(scalar: Scalar, value: Value) -> Number | None:
