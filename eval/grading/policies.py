@@ -11,8 +11,8 @@ from eval.grading.verdict import Grade, different, equal, undecided
 
 
 def _compare(gold: str, prediction: str, exact: bool) -> Grade:
-    from eval.grading.answers import read
     from eval.grading.compare import same
+    from eval.grading.reading import read
 
     answers = read(gold), read(prediction)
     kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
