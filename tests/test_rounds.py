@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from arbor.commands.rounds import tools
 from mcts.config import load_keys
@@ -45,15 +46,15 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
 
 
 def command(config: Path) -> list[str]:
-    return [sys.executable, "scripts/run_rounds.py", "--config", str(config)]
+    return [sys.executable, str(ROOT / "scripts/run_rounds.py"), "--config", str(config)]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run(config: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(config), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+def run(config: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(config), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +119,54 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
     assert rows["best"]["costs"] == rows["runs"]["costs"] and len(rows["best"]["right"]) == 3
 
 
+def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    away.mkdir()
+    shutil.copytree(ROOT / "models/tiny/weights", home / "base")
+    for name in ("train/tiny.yaml", "tiny/greedy.yaml"):  # beside the file of the rounds
+        shutil.copy(ROOT / "configs" / name, home / Path(name).name)
+    rounds = [{"name": "1", "search": None, "train_set": {"examples": ["{output}/data/demonstrations.jsonl"]}}]
+    keys = {"start": "base", "train": "tiny.yaml", "evaluate": {"greedy": {"config": "greedy.yaml", "n": 2}}}
+    held_out = str(ROOT / "models/tiny/data/dev.jsonl")
+    train_set = {"updates": 2, "objective": "sft", "batch_size": 4, "tensorboard": False}
+    config = write_config(home / "c.yaml", home / "run", held_out=held_out, train_set=train_set, rounds=rounds, **keys)
+
+    def stages() -> list[str]:
+        done = run(config, away)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [line.split(": ")[1] for line in done.stdout.splitlines() if line.startswith("[")]
+
+    assert stages() == ["prepare0", "train", "greedy"]
+    assert not list(away.iterdir()) and stages() == []
+    greedy = home / "greedy.yaml"
+    greedy.write_text("# a comment\n" + greedy.read_text())
+    assert stages() == []
+    greedy.write_text(greedy.read_text() + "max_tokens: 77\n")
+    assert stages() == ["greedy"]
+    (home / "run").rename(home / "moved")
+    config.write_text(config.read_text().replace(str(home / "run"), str(home / "moved")))
+    assert stages() == []
+    head = home / "base" / "value_head.safetensors"
+    tensors = load_file(head)
+    save_file({name: one + 0.01 for name, one in tensors.items()}, head)
+    assert stages() == ["train", "greedy"]  # its result is another model
+
+
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
         ({"rounds": [{"name": "1", "base": "0"}]}, ["rounds[0]", "'0'", "no earlier round"]),
         ({"rounds": [{"nome": "1"}]}, ["rounds[0]", "nome", "did you mean 'name'"]),
         ({"rounds": [{"name": "1"}, {"name": "1"}]}, ["same name"]),
-        ({"method": "dpo"}, ["method", "dpo"]),
-        ({"evaluate": {"best": {"rerank": "runs"}}}, ["rounds[0]", "best", "no row 'runs'"]),
+        ({"method": "svp"}, ["method", "unknown objective 'svp'", "did you mean 'svpo'"]),
+        ({"rounds": [{"name": "a/b"}]}, ["rounds[0]", "name"]),
+        ({"rounds": [{"name": "1", "trees": "previous"}]}, ["rounds[0]", "trees: 'previous'", "no earlier round"]),
+        ({"rounds": [{"name": "1"}, {"name": "2", "trees": "start"}]}, ["rounds[1]", "trees: 'start'", "['1']"]),
+        ({"search_set": {"temprature": 1}}, ["rounds[0]", "did you mean 'temperature'"]),
+        ({"train_set": {"lerning_rate": 1}}, ["rounds[0]", "did you mean 'learning_rate'"]),
+        ({"examples": {"pears": 1}}, ["rounds[0]", "examples", "did you mean 'pairs'"]),
+        ({"search": "none.yaml"}, ["rounds[0]", "none.yaml"]),
+        ({"evaluate": {"best": {"rerank": "runs"}}}, ["rounds[0]", "best", "no row 'runs' of trees"]),
         ({"evaluate": {"best": {"n": 3}}}, ["evaluate", "config: FILE or rerank: ROW"]),
     ],
 )
