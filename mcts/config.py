@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.interpreter.limits import Limits
 from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
@@ -90,6 +92,7 @@ class Config(BaseModel):
     code_state: Literal["carried", "fresh"] = "carried"  # whether a snippet sees the variables of the one before it
     code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"  # how an observation is written
+    code_limits: dict[str, Any] = {}  # bounds of the sandbox by the names of mcts/interpreter/limits.py
     sandbox: Literal["auto", "required", "off"] = "auto"
     engine: Literal["transformers", "vllm", "llama_cpp", "openai"] = "transformers"
     engine_args: dict[str, Any] = {}  # keys of the engine's own
@@ -108,6 +111,16 @@ class Config(BaseModel):
     @classmethod
     def _markup_is_known(cls, value: str) -> str:
         return known(MARKUPS, value)
+
+    @field_validator("code_limits")
+    @classmethod
+    def _limits_are_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known_limits = [one.name for one in dataclasses.fields(Limits) if one.name != "timeout_seconds"]
+        for name in value:
+            if name not in known_limits:
+                raise ValueError(f"unknown limit {name!r}{nearest(name, known_limits)}")
+        Limits(**value)
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -132,6 +145,11 @@ class Config(BaseModel):
                 f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
             )
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the sandbox."""
+        return Limits(timeout_seconds=self.code_timeout, **self.code_limits)
 
     @property
     def method(self) -> Method:

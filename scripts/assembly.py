@@ -124,9 +124,7 @@ def describe(config: Config) -> dict[str, Any]:
 @asynccontextmanager
 async def open_solver(config: Config, model: LanguageModel, meta: dict[str, Any], seed: int) -> AsyncIterator[Solver]:
     """A solver with a running interpreter."""
-    async with ForkInterpreter(
-        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
-    ) as interpreter:
+    async with ForkInterpreter(config.limits, profile=config.code_profile, sandbox=config.sandbox) as interpreter:
         kind = Solver if config.value_from == "head" else RolloutSolver
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
