@@ -117,9 +117,7 @@ async def open_solver(
     from mcts.interpreter import ForkInterpreter
     from mcts.search.rollouts import RolloutSolver
 
-    async with ForkInterpreter(
-        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
-    ) as interpreter:
+    async with ForkInterpreter(config.limits, profile=config.code_profile, sandbox=config.sandbox) as interpreter:
         kind = Solver if config.value_from == "head" else RolloutSolver
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
