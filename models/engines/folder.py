@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mcts.errors import UserError
 _EDGE_BYTES = 1 << 20
 
 
-def check_model_dir(model_dir: str | Path, *, need_config: bool = True) -> Path:
+def check_model_dir(model_dir: str | Path, need_config: bool = True) -> Path:
     """The folder, if a model (without `need_config`: its tokenizer) could be in it. Raises UserError that names what
     is missing."""
     folder = Path(model_dir)
@@ -42,3 +43,33 @@ def weights_hash(model: Path) -> str:
                 file.seek(-_EDGE_BYTES, 2)
             digest.update(file.read())
     return digest.hexdigest()[:16]
+
+
+def quiet_transformers() -> None:
+    """Keeps transformers from writing warnings and progress bars to standard error."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def content_hash(path: str | Path) -> str:
+    """16 hex digits of the whole content of a file, or of the files of a folder (not of the folders in it). Raises
+    UserError. A file that has not changed since is not read again in this process."""
+    path = Path(path)
+    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            state = file.stat()
+            content = _content(file, state.st_size, state.st_mtime_ns, state.st_ino)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+        digest.update(f"{file.name if path.is_dir() else ''} {content} ".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4096)
+def _content(file: Path, size: int, changed: int, inode: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

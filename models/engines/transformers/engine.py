@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
 from models.engines.arguments import read_settings
-from models.engines.folder import check_model_dir
+from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
 from models.engines.transformers.batch import Batch, Request
 from models.engines.transformers.kv import ContextStore
@@ -106,6 +106,7 @@ class TransformersModel:
         Raises UserError where something is missing or unreadable.
         """
         settings = Settings.read(engine_args or {})
+        quiet_transformers()
         executor = ThreadPoolExecutor(1, "engine")
         if settings.threads:
             executor.submit(torch.set_num_threads, settings.threads).result()

@@ -1,0 +1,81 @@
+"""Search the questions of a file, one line of a tree file each.
+
+arbor solve --config configs/tiny/sbs_3_5.yaml --questions models/tiny/data/heldout.jsonl
+arbor solve --config configs/tiny/mcts.yaml --questions QUESTIONS.jsonl --set iterations=20 --output TREES.jsonl
+
+A run that was stopped goes on with the same command. The embedded model of configs/tiny knows the families of problems
+of models/tiny/data and nothing else; --set model_dir=FOLDER names another.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+
+import click
+
+from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
+from arbor.commands import _options as options
+from arbor.commands._progress import Progress, search_all
+from arbor.commands.ask import ask
+from eval.data.questions import count_questions, read_questions
+from mcts.errors import UserError
+from models.engines.config import RunConfig, check_run
+
+
+def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
+    """Searches the first `limit` questions of a file and returns the path of their trees. Raises UserError."""
+    total = count_questions(questions, need_answer=config.is_sampling)
+    total = min(total, limit or total)
+    load_markup(config)  # what is wrong with its files is found before the model is loaded
+    meta = describe(config)
+    path = output or output_path(questions, config, meta["fingerprint"], total, resume)
+    progress = Progress(total)
+    writer = open_writer(path, meta, progress, resume=resume)
+    if len(writer.done) < total:
+        asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
+        search_all(config, load_model(config), asked, writer, meta, progress)
+        print("\n".join(progress.summary()), file=sys.stderr)
+    writer.finish()  # a run that was killed after its last question left the lines as they came
+    print(path)
+    progress.check_begun(path)
+    return path
+
+
+def print_config(config: RunConfig) -> None:
+    import yaml
+
+    print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+
+
+@options.command(__doc__)
+@options.config()
+@click.option(
+    "--questions", "--qaf", "--question-answer-file", type=options.FILE, metavar="FILE",
+    help='.json or .jsonl: "question", and "answer" where it is known',
+)  # fmt: skip
+@click.option("--question", metavar="TEXT", help="one question instead, printed step by step (arbor ask)")
+@options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
+@options.limit
+@click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
+@click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
+def command(
+    config: RunConfig,
+    questions: Path | None,
+    question: str | None,
+    output: Path | None,
+    limit: int | None,
+    resume: bool,
+    shown: bool,
+) -> None:
+    if shown:
+        return print_config(config)
+    if (questions is None) == (question is None):
+        raise UserError("expected either --questions FILE or --question TEXT")
+    check_run(config)
+    if question is not None:
+        return ask(config, question, output)
+    assert questions is not None
+    solve(config, questions, output, limit, resume)
+    return None
