@@ -15,6 +15,9 @@ class Tokenizer:
 
     Some tokenizers treat the first characters of a text specially (a space is added in front). Text that continues
     a prompt is therefore encoded and decoded behind an anchor, which is then taken off again.
+
+    The name of a control token in a text (`<|im_end|>` in a question or in what a program printed) is text: only a
+    sampled token, and what the tokenizer puts in front of a prompt, is a control token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -32,8 +35,9 @@ class Tokenizer:
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
         if self._backend is not None:
+            self._backend.encode_special_tokens = True  # "as text"; other callers of the tokenizer may have reset it
             return list(self._backend.encode(text, add_special_tokens=special).ids)
-        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        return list(self._tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
     def _text(self, ids: Sequence[int]) -> str:
         if self._backend is not None:
@@ -56,6 +60,12 @@ class Tokenizer:
         anchored = self._ids(self._anchor_text + text)
         kept = anchored[len(self._anchor) :]
         return tuple(kept if anchored[: len(self._anchor)] == self._anchor and self.decode(kept) == text else ids)
+
+    def disarmed(self, text: str) -> str:
+        """The text for a server that tokenizes it itself: no name of a control token in it stands in one piece."""
+        for name in getattr(self._tokenizer, "all_special_tokens", ()):
+            text = text.replace(name, f"{name[:1]}\u200b{name[1:]}")
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that continue a prompt."""
