@@ -1,4 +1,4 @@
-"""The configuration: the published keys, ours beside them, and errors that a person can act on."""
+"""The configuration of a search, and the reading of YAML: errors name the file, the key and the remedy."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
 
-MarkupName = Literal["react", "react_sft", "tora", "pal", "cot"]
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
+FINGERPRINT = 2  # the version of the rule
 
 
 def known(registry: Registry[Any], name: str) -> str:
@@ -30,78 +31,135 @@ def known(registry: Registry[Any], name: str) -> str:
     return name
 
 
-class Config(BaseModel):
-    """One search. The first block holds the published keys with their published defaults, the second block ours."""
+def neutral(default: Any, **bounds: Any) -> Any:
+    """A field that changes no tree: where and how fast a run is computed. It is left out of the fingerprint."""
+    return Field(default, json_schema_extra={"neutral": True}, **bounds)
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+class Config(BaseModel):
+    """The keys of a search: the published ones with their published defaults first, then ours."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     mode: str = "mcts"
-    model_dir: str | None = None
+    """search method: `mcts`, `sbs` (step-level beam search) or `react` (one chain of steps)"""
     few_shot_path: str | None = None
+    """worked examples of the markup, a JSON list of `question`, `solution`; none: the shipped ones"""
     prompt_path: str | None = None
+    """instructions of the markup, a text file; none: the shipped ones"""
     num_few_shot: int = Field(2, ge=0)
-    create_local_llm: bool = False  # accepted for compatibility: an engine is always created when it is needed
-    prompt_wrap: MarkupName = "react"
-    result_unwrap: MarkupName = "react"
+    """how many worked examples are shown"""
+    prompt_wrap: str = "react"
+    """markup: `react_sft` (tuned models), `react` (base models), [ToRA's](tora.md) `tora`, `pal`, `cot`"""
+    result_unwrap: str = "react"
+    """the same as `prompt_wrap`"""
     step_delim: str = "\n\n"
+    """what stands between steps"""
     temperature: float = Field(0.7, ge=0)
+    """of a step's sampling; 0: the most likely token"""
     top_p: float = Field(1.0, gt=0, le=1)
+    """nucleus sampling: the probability mass that is kept"""
     top_k: int = Field(-1, ge=-1)
+    """the most likely tokens that are kept; -1: all"""
     use_beam_search: bool = False
+    """token-level search: refused, use `mode: sbs`"""
     best_of: int = Field(1, ge=1)
+    """token-level search: refused above 1, use `mode: sbs`"""
     max_tokens: int = Field(2000, ge=1)
+    """tokens of one step at most"""
     seed: int | None = None
-    swap_space: int = Field(8, ge=0)  # accepted for compatibility: the published engine's swap, in GiB
-    n_generate_sample: int = Field(1, ge=1)  # B2
+    """origin of all noise: (seed, question index, run, tag, sample index); none: drawn and recorded"""
+    n_generate_sample: int = Field(1, ge=1)
+    """steps sampled in an expansion (B2)"""
     stop: tuple[str, ...] | None = None
-    step_beam_width: int = Field(1, ge=1)  # B1
+    """strings that end a step; none: those of the markup"""
+    step_beam_width: int = Field(1, ge=1)
+    """nodes that a beam and a decision keep (B1)"""
     max_depth: int = Field(4, ge=1)
-    iterations: int = Field(1, ge=1)  # MCTS simulations
-    max_total_time: float = Field(300, gt=0)  # seconds a question
-    reward_weight: float = 0.5  # accepted for compatibility: the published search never reads it
+    """steps of a solution at most"""
+    iterations: int = Field(1, ge=1)
+    """simulations of MCTS"""
+    max_total_time: float = Field(300, gt=0)
+    """seconds a question; what is found by then is kept"""
+    reward_weight: float = neutral(0.5)
+    """accepted without effect"""
     positive_reward: float = 1.0
+    """reward of a right answer (`is_sampling`)"""
     negative_reward: float = -1.0
+    """reward of a wrong answer and of a failed step"""
     errors_threshold: int = Field(0, ge=0)
+    """consecutive code errors that a path survives"""
     need_value_func: bool = False
+    """the value head judges; needs a model that has one, or `value_from: majority`"""
     update_leaf_value: bool = False
+    """MCTS: every new child is evaluated and backed up, instead of the expanded node"""
     c_puct: float = Field(1.5, ge=0)
-    is_sampling: bool = False  # training: the answers are known and give the rewards
+    """weight of exploration in PUCT"""
+    is_sampling: bool = False
+    """training: the known answers give the rewards"""
     remove_duplicate: bool = False
+    """samples of one expansion with the same text become one child"""
     prune: bool = False
+    """offline decisions: branches without an answer are cut before the walk"""
     mcts_infer_strategy: Strategy = "q_value"
-    batch_size: int = Field(-1, ge=-1)  # questions in flight; -1: 64
-    verbose: bool = False
+    """what a decision ranks by: `value`, `q_value`, `visit_count` or `puct`"""
+    batch_size: int = neutral(-1, ge=-1)
+    """questions in flight; -1: 64"""
+    verbose: bool = neutral(False)
+    """accepted without effect"""
 
-    first_play_urgency: float = 0.0  # Q of a child that was never visited
-    n_runs: int = Field(1, ge=1)  # searches of one question, decided by a majority (Maj@k)
-    leaves_in_flight: int = Field(1, ge=1)  # simulations of one tree that are computed at a time
+    first_play_urgency: float = 0.0
+    """Q of a child that was never visited, in PUCT"""
+    n_runs: int = Field(1, ge=1)
+    """searches of one question, decided by a majority (Maj@k)"""
+    leaves_in_flight: int = Field(1, ge=1)
+    """simulations of one tree that are computed at a time ([below](#several-leaves-in-flight))"""
     in_flight_rule: Literal["virtual_loss", "unobserved"] = "unobserved"
-    stop_when_decided: bool = False  # no further simulation can change the decision
-    stop_agreement: float = Field(0.0, ge=0, le=1)  # share of the votes that one answer has; 0: never
-    stop_answers: int = Field(3, ge=1)  # … of at least so many answers
-    hopeless_value: float | None = None  # a branch whose Q is below it …
-    hopeless_visits: int = Field(8, ge=1)  # … after so many visits gets no more simulations
-    descend: bool = True  # MCTS that spent its budget without an answer goes on as a step beam until it has one
-    budget_block: int = Field(0, ge=0)  # consecutive questions that share what they leave unspent; 0: none
-    vote: Vote = "none"  # how the solutions of one tree are combined; none: the best one
-    train_prompt: bool = False  # tora, pal, cot: the prompt of ToRA's trained models, without instructions and examples
-    max_tool_calls: int | None = Field(None, ge=0)  # snippets along a path; None: no bound but max_depth
-    code_state: Literal["carried", "fresh"] = "carried"  # whether a snippet sees the variables of the one before it
-    code_timeout: float = Field(15.0, gt=0)  # seconds a snippet
-    code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"  # how an observation is written
-    sandbox: Literal["auto", "required", "off"] = "auto"
-    engine: Literal["transformers", "vllm", "llama_cpp", "openai"] = "transformers"
-    engine_args: dict[str, Any] = {}  # keys of the engine's own
-    value_from: Literal["head", "majority"] = "head"  # majority: rollouts that end in the majority's answer
-    value_rollouts: int = Field(4, ge=1)  # solutions a node, for value_from majority
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_rows: int = Field(256, ge=1)  # sequences decoded together
+    """how selection counts leaves in flight: `unobserved` or `virtual_loss`"""
+    stop_when_decided: bool = False
+    """stop a question when no further simulation can change its pick ([below](#early-decisions))"""
+    stop_agreement: float = Field(0.0, ge=0, le=1)
+    """stop when one answer has this share of the votes; 0: never"""
+    stop_answers: int = Field(3, ge=1)
+    """… of at least so many answers"""
+    hopeless_value: float | None = None
+    """a branch with a lower Q gets no more simulations; none: each does"""
+    hopeless_visits: int = Field(8, ge=1)
+    """… after so many visits"""
+    descend: bool = True
+    """MCTS that spent its budget without an answer goes on as a step beam (B1, B2) ([below](#the-end-of-a-budget))"""
+    budget_block: int = Field(0, ge=0)
+    """so many consecutive questions share the simulations that they leave unspent; 0: none"""
+    vote: Vote = "none"
+    """how the solutions of one tree are combined: `none` (the best one), `majority`, `value_weighted`"""
+    train_prompt: bool = False
+    """`tora`, `pal`, `cot`: the prompt of ToRA's trained models in place of instructions and examples"""
+    published_rules: bool = False
+    """steps are read as published where ours is stricter about what is an answer"""
+    max_tool_calls: int | None = Field(None, ge=0)
+    """snippets along a path; none: no bound but `max_depth`"""
+    code_state: Literal["carried", "fresh"] = "carried"
+    """whether a snippet sees the variables of the one before it"""
+    code_timeout: float = Field(15.0, gt=0)
+    """seconds a snippet"""
+    code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"
+    """how an observation is written"""
+    sandbox: Literal["auto", "required", "off"] = neutral("auto")
+    """confinement of the code: `required` refuses a weak one, `off` has none"""
+    value_from: Literal["head", "majority"] = "head"
+    """where values come from: the value head, or rollouts that end in the majority's answer"""
+    value_rollouts: int = Field(4, ge=1)
+    """rollouts a node, for `value_from: majority`"""
 
     @field_validator("mode")
     @classmethod
     def _mode_is_known(cls, value: str) -> str:
         return known(METHODS, value)
+
+    @field_validator("prompt_wrap", "result_unwrap")
+    @classmethod
+    def _markup_is_known(cls, value: str) -> str:
+        return known(MARKUPS, value)
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -149,31 +207,22 @@ class Config(BaseModel):
     def questions_in_flight(self) -> int:
         return self.batch_size if self.batch_size > 0 else 64
 
+    def shaping_keys(self) -> dict[str, Any]:
+        """The keys that shape a tree and are not at their defaults: a key that is new, or that only says where a run is
+        computed, changes nothing."""
+        changed = self.model_dump(mode="json", exclude_defaults=True)
+        return {key: value for key, value in changed.items() if key not in self.neutral_keys()}
+
+    @classmethod
+    def neutral_keys(cls) -> set[str]:
+        extras = {key: field.json_schema_extra for key, field in cls.model_fields.items()}
+        return {key for key, extra in extras.items() if isinstance(extra, dict) and extra.get("neutral")}
+
     def fingerprint(self) -> str:
-        """A hash of every key that shapes a tree: runs with the same one may be continued."""
-        neutral = {
-            "batch_size",
-            "verbose",
-            "device",
-            "max_rows",
-            "create_local_llm",
-            "swap_space",
-            "model_dir",
-            "sandbox",
-        }
-        places = {
-            "base_url",
-            "in_flight",
-            "timeout_seconds",
-            "retries",
-            "threads",
-            "gpu_memory_utilization",
-            "max_kept_tokens",
-        }
-        shaping = self.model_dump(exclude=neutral)
-        shaping["engine_args"] = {key: value for key, value in self.engine_args.items() if key not in places}
-        keys = json.dumps(shaping, sort_keys=True)
-        return hashlib.sha256(keys.encode()).hexdigest()[:16]
+        """A hash of the keys that shape a tree, with the version of this rule in front: runs with the same one may be
+        continued."""
+        keys = json.dumps(self.shaping_keys(), sort_keys=True)
+        return f"{FINGERPRINT}-{hashlib.sha256(keys.encode()).hexdigest()[:16]}"
 
 
 def check_search(config: Config) -> None:
@@ -184,8 +233,6 @@ def check_search(config: Config) -> None:
             "set need_value_func: true (and value_from: majority for a model without a value head), "
             "or is_sampling: true when the answers are known"
         )
-    if config.model_dir is None:
-        raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
 
 
 def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
@@ -227,11 +274,6 @@ def _parse_override(item: str) -> tuple[str, Any]:
         raise UserError(f"--set {item}: the value is not valid YAML; quote it") from None
 
 
-def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """The configuration of a search, from YAML. Raises UserError."""
-    return load_keys(Config, path, overrides)
-
-
 def load_keys(kind: type[Keys], path: str | Path, overrides: Iterable[str] = ()) -> Keys:
     """Reads a YAML file as `kind`; `overrides` are key=value items that win over the file. Raises UserError."""
     overrides = list(overrides)
@@ -241,12 +283,26 @@ def load_keys(kind: type[Keys], path: str | Path, overrides: Iterable[str] = ())
 
 def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The keys of a YAML file, if there is one, with `overrides` over them, before any check. Raises UserError."""
-    return (_read_yaml(Path(path)) if path else {}) | dict(_parse_override(item) for item in overrides)
+    read = look_up(_read_yaml(Path(path)), Path(path)) if path else {}
+    return read | dict(_parse_override(item) for item in overrides)
 
 
-def make_config(keys: Mapping[str, Any], source: str) -> Config:
-    """Checks `keys`, which come from `source`. Raises UserError."""
-    return make_keys(Config, keys, source)
+def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
+    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`) as they are found: beside the file,
+    else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
+    return {
+        key: look_up(value, source) if isinstance(value, dict) else
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        for key, value in keys.items()
+    }  # fmt: skip
+
+
+def find_beside(path: str, folder: Path) -> str:
+    """Where a path is that a file in `folder` names; `path` itself where it is in the working folder, or nowhere."""
+    above = (folder.absolute(), *folder.absolute().parents)
+    if not path or (not (above[0] / path).exists() and Path(path).exists()):
+        return path
+    return next((str(one / path) for one in above if (one / path).exists()), path)
 
 
 def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:

@@ -20,7 +20,7 @@ from typing import Any
 
 from eval.data.questions import read_questions
 from eval.grading.grader import Verdict, grade_async
-from mcts.config import Config, load_config
+from mcts.config import Config
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
@@ -28,6 +28,7 @@ from mcts.model import Context, Expansion, Sample, Sampling
 from mcts.search.driver import Solver, solve_all
 from mcts.search.offline import offline_inference
 from mcts.trees.record import from_record
+from models.engines.config import load_config
 
 TEXT_FIELDS = ("text", "extra_info", "action", "action_input", "final_answer")
 NUMBER_FIELDS = ("value", "prior", "visit_count", "q_value")

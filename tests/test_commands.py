@@ -53,7 +53,7 @@ def test_trees_are_saved_in_the_published_format_with_our_fields_beside(searched
 
 
 def test_no_token_of_a_tree_is_computed_twice(searched: Path) -> None:
-    from scripts.demo import distinct_tokens
+    from eval.report.columns import distinct_tokens
 
     found = rows(searched)
     computed = sum(row["meta"]["tokens_computed"] for row in found)

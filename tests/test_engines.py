@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import Config, load_config
+from arbor.assembly import describe, load_model
 from mcts.errors import UserError
-from scripts.assembly import describe, load_model
+from models.engines.config import RunConfig, load_config
 from tests.test_commands import HELD_OUT, run
 
 TINY = Path("models/tiny/weights")
 
 
-def config(**keys: object) -> Config:
+def config(**keys: object) -> RunConfig:
     return load_config("configs/tiny/sbs_1_5.yaml").model_copy(update=keys)
 
 
@@ -50,7 +50,7 @@ def test_an_unknown_engine_and_unknown_arguments_are_refused() -> None:
 
 
 def test_the_place_of_a_server_does_not_make_another_run_but_its_model_does() -> None:
-    here, there = (config(engine_args={"base_url": f"http://{host}/v1"}) for host in "ab")
+    here, there = (config(engine="openai", engine_args={"base_url": f"http://{host}/v1"}) for host in "ab")
     assert here.fingerprint() == there.fingerprint()
     assert here.fingerprint() != config(engine_args={"base_url": "http://a/v1", "model": "m"}).fingerprint()
 

@@ -16,9 +16,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from arbor.commands.rounds import tools
 from mcts.config import load_keys
 from models.training.rounds import Rounds, Runner
-from scripts.run_rounds import tools
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
@@ -177,7 +177,8 @@ def test_bad_rounds_are_refused_before_any_work(tmp_path: Path, keys: dict, word
 
 
 def test_shipped_rounds_are_well_formed() -> None:
-    from mcts.config import load_config, load_keys
+    from mcts.config import load_keys
+    from models.engines.config import load_config
     from models.training.settings import TrainSettings
 
     for path in sorted((ROOT / "configs" / "rounds").glob("*.yaml")):

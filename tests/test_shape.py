@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from arbor.commands.rounds import tools
 from mcts.config import load_keys
 from mcts.errors import UserError
 from models.training.settings import TrainSettings
 from models.training.shaped_rounds import ShapingRounds, ShapingRunner
-from scripts.run_rounds import tools
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from mcts.errors import UserError
-from mcts.jsonl import encode_line, read_items, uninterrupted
+from mcts.jsonl import encode_line, read_items, uninterrupted, unwritable, write_whole
 from mcts.trees.node import Node
 from mcts.trees.record import TreeError, from_record
 
@@ -60,16 +60,26 @@ def read_roots(where: str, record: Mapping[str, Any]) -> list[Node]:
         raise UserError(f"{where}: {error}") from None
 
 
+Recorded = Callable[[Mapping[str, Any]], str]
+"""`meta` of a saved line → the fingerprint of the run that wrote it. Raises KeyError, TypeError or ValueError."""
+
+
+def as_written(meta: Mapping[str, Any]) -> str:
+    return str(meta["fingerprint"])
+
+
 class TreeWriter:
     """Appends one line a question and knows which questions are done.
+
+    fingerprint: of this run; only a file of the same one is continued. recorded: how a line's own is read.
 
     A line is written with a single system call, so a killed run leaves at most one torn line, which the next run
     cuts off. `finish` puts the lines in the order of the questions.
     """
 
-    def __init__(self, path: str | Path, fingerprint: str) -> None:
+    def __init__(self, path: str | Path, fingerprint: str, recorded: Recorded = as_written) -> None:
         self.path = Path(path)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.recorded = fingerprint, recorded
         self.done: dict[int, str] = {}  # question index → its text
         self.seed: int | None = None
         self.budgets: dict[int, dict[str, Any]] = {}  # what finished questions left to their block, where it is shared
@@ -77,8 +87,9 @@ class TreeWriter:
         self._lines: list[tuple[int, int, int]] = []  # index of the question, where its line begins, its bytes
         self._size = 0
 
-    def open(self, *, resume: bool) -> None:
-        """Opens the file for appending. Raises UserError rather than mix or overwrite runs."""
+    def open(self, *, resume: bool, seen: Callable[[dict[str, Any]], None] = lambda record: None) -> None:
+        """Opens the file for appending; `seen` gets each record that is in it. Raises UserError rather than mix or
+        overwrite runs."""
         self._lines, self._size = [], 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,9 +104,9 @@ class TreeWriter:
         if self.path.stat().st_size:
             if not resume:
                 raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
-            self._read_back()
+            self._read_back(seen)
 
-    def _read_back(self) -> None:
+    def _read_back(self, seen: Callable[[dict[str, Any]], None]) -> None:
         assert self._file is not None
         whole = True
         with self.path.open("rb") as lines:
@@ -104,7 +115,7 @@ class TreeWriter:
                     os.truncate(self.path, self._size)
                     return
                 whole = line.endswith(b"\n")
-                self._read_line(line if whole else line + b"\n", f"{self.path}:{number}")
+                seen(self._read_line(line if whole else line + b"\n", f"{self.path}:{number}"))
         if not whole:
             self._file.write(b"\n")
 
@@ -113,12 +124,12 @@ class TreeWriter:
         self._lines.append((index, self._size, size))
         self._size += size
 
-    def _read_line(self, line: bytes, where: str) -> None:
+    def _read_line(self, line: bytes, where: str) -> dict[str, Any]:
         try:
             with uninterrupted():
-                record = json.loads(line)
+                record: dict[str, Any] = json.loads(line)
             meta = record["meta"]
-            index, fingerprint, seed, question = meta["index"], meta["fingerprint"], meta["seed"], record["question"]
+            index, fingerprint, seed, question = meta["index"], self.recorded(meta), meta["seed"], record["question"]
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{where}: not a line that this command wrote; choose another --output") from None
         if fingerprint != self.fingerprint:
@@ -127,32 +138,34 @@ class TreeWriter:
         self.seed = seed
         if "budget" in meta:
             self.budgets[index] = meta["budget"]
+        return record
 
     def append(self, index: int, record: Mapping[str, Any]) -> None:
-        """Writes a finished question; it is on disk (in the system's cache) on return."""
+        """Writes a finished question; it is on disk (in the system's cache) on return. Raises UserError where it cannot
+        be written, with the lines before it whole."""
         assert self._file is not None, "open() comes first"
         line = encode_line(record)
         rest = memoryview(line)
-        while rest:
-            rest = rest[self._file.write(rest) or 0 :]
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            with suppress(OSError):  # of what is no regular file
+                os.truncate(self.path, self._size)
+            raise UserError(
+                f"{unwritable(self.path, error)}; its {len(self.done)} finished questions are kept"
+            ) from None
         self._note(index, str(record["question"]), len(line))
 
     def finish(self) -> None:
-        """Sorts the lines by question, through a temporary file in the same folder, and flushes them to the disk."""
+        """Sorts the lines by question, whole or not at all."""
         self.close()
         if self._lines == sorted(self._lines):
             return
-        with (
-            self.path.open("rb") as source,
-            tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as target,
-        ):
+        with self.path.open("rb") as source, write_whole(self.path) as target:
             for _, start, length in sorted(self._lines):
                 source.seek(start)
                 target.write(source.read(length))
-            target.flush()
-            os.fsync(target.fileno())
-        os.chmod(target.name, self.path.stat().st_mode)
-        os.replace(target.name, self.path)
         self._lines.clear()  # they stand elsewhere now
 
     def close(self) -> None:
@@ -173,7 +186,9 @@ def _torn(line: bytes) -> bool:
     return False
 
 
-def unfinished_output(pattern: Path, stamp: str, fingerprint: str, total: int) -> Path | None:
+def unfinished_output(
+    pattern: Path, stamp: str, fingerprint: str, total: int, recorded: Recorded = as_written
+) -> Path | None:
     """The newest file `pattern`<stamp>.jsonl of the same configuration that has fewer than `total` questions, if there
     is one. stamp: a glob pattern."""
     for path in sorted(pattern.parent.glob(f"{_escape(pattern.name)}{stamp}.jsonl"), reverse=True):
@@ -181,7 +196,7 @@ def unfinished_output(pattern: Path, stamp: str, fingerprint: str, total: int) -
             with path.open("rb") as lines:
                 first = lines.readline()
                 count = (1 if first.endswith(b"\n") else 0) + sum(1 for line in lines if line.endswith(b"\n"))
-            same = not count or json.loads(first)["meta"]["fingerprint"] == fingerprint
+            same = not count or recorded(json.loads(first)["meta"]) == fingerprint
         except (OSError, ValueError, KeyError, TypeError):
             continue
         if same and count < total:

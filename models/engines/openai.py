@@ -175,6 +175,8 @@ class OpenAIModel:
 
     def _read(self, context: Context, params: Sampling, limit: int, choice: dict[str, Any]) -> Sample:
         logprobs = [logprob or 0.0 for logprob in (choice.get("logprobs") or {}).get("token_logprobs") or ()]
+        if _is_number(total := choice.get("logprob")):  # Arbor's server has the sum only
+            logprobs = [total]
         ids, which = choice.get("token_ids"), choice.get("stop_reason", choice.get("matched_stop"))
         length = choice.get("finish_reason") == "length"
         if ids is not None:

@@ -11,16 +11,18 @@ import importlib.metadata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from mcts.config import Config
 from mcts.errors import UserError
 from mcts.model import LanguageModel
 from mcts.registry import Registry
 from models.engines.folder import check_model_dir, weights_hash
 from models.engines.llama_cpp.gguf import gguf_file
 
-Load = Callable[[Config, bool], LanguageModel]
+if TYPE_CHECKING:
+    from models.engines.config import RunConfig
+
+Load = Callable[["RunConfig", bool], LanguageModel]
 ModelKind = Literal["folder", "tokenizer", "gguf", "none"]
 
 
@@ -67,7 +69,7 @@ def _load_by(place: str, *keys: str) -> Load:
     """The `load` of a class of this house, "module:class", imported when a model is loaded. keys: what it takes of the
     configuration beside `engine_args`."""
 
-    def load(config: Config, need_value: bool) -> LanguageModel:
+    def load(config: RunConfig, need_value: bool) -> LanguageModel:
         module, _, name = place.partition(":")
         kind: Any = getattr(importlib.import_module(module), name)
         taken = {key: getattr(config, key) for key in keys}
@@ -111,13 +113,13 @@ register_engine(
 )(_load_by("models.engines.openai:OpenAIModel"))
 
 
-def load_engine(config: Config) -> LanguageModel:
+def load_engine(config: RunConfig) -> LanguageModel:
     """The model of a configuration, in the engine that it names. Raises UserError."""
     check_model(config)
     return ENGINES[config.engine].load(config, config.need_value_func and config.value_from == "head")
 
 
-def check_model(config: Config) -> Path | None:
+def check_model(config: RunConfig) -> Path | None:
     """The model's folder or file, if the engine could load it; None for an engine that needs none. Raises UserError."""
     kind = ENGINES[config.engine].model
     if kind == "none":
@@ -127,7 +129,7 @@ def check_model(config: Config) -> Path | None:
     return gguf_file(config.model_dir) if kind == "gguf" else check_model_dir(config.model_dir, kind == "folder")
 
 
-def describe_model(config: Config) -> dict[str, str]:
+def describe_model(config: RunConfig) -> dict[str, str]:
     """The name of the model and a hash of its weights, as they stand in every tree. Raises UserError."""
     path = check_model(config)
     if path is None:
@@ -140,7 +142,7 @@ def placement_keys(engine: str) -> frozenset[str]:
     return ENGINES[engine].placement
 
 
-def engine_versions(config: Config) -> dict[str, str]:
+def engine_versions(config: RunConfig) -> dict[str, str]:
     """The version of each of the engine's packages that is installed."""
     found: dict[str, str] = {}
     for name in ENGINES[config.engine].packages:

@@ -21,13 +21,13 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mcts.config import Config
 from mcts.errors import UserError
 from mcts.jsonl import read_objects
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
+from models.engines.config import RunConfig
 
 Choice = Literal["random", "q_value", "spread"]
 Targets = Literal["q_value", "outcome"]
@@ -81,7 +81,7 @@ class Origin:
         if self.weights is None:
             return
         try:
-            config, weights = Config.model_validate(meta["config"]), meta["model"]["weights"]
+            config, weights = RunConfig.model_validate(meta["config"]), meta["model"]["weights"]
         except (KeyError, TypeError, ValidationError):
             raise UserError(
                 f"{where}: the tree does not say which model and markup wrote it; "

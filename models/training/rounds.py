@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcts.config import Config, known, load_config, load_keys, make_keys
+from mcts.config import find_beside, known, load_keys, make_keys
 from mcts.errors import UserError
+from models.engines.config import RunConfig, load_config
 from models.engines.folder import content_hash
 from models.training.examples import ExampleRules, grades_path
 from models.training.losses import OBJECTIVES
@@ -138,14 +139,6 @@ def items(keys: Mapping[str, Any]) -> list[str]:
     return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
 
 
-def beside(path: str, source: Path) -> str:
-    """A path of a YAML file in the folder `source`, as it is found there, in the working folder, or in the folder that
-    holds the `configs` which `source` is in; unchanged where it is in none of them (yet)."""
-    holders = [above.parent for above in (source.absolute(), *source.absolute().parents) if above.name == "configs"]
-    places = (source / path, Path(path), *(holder / path for holder in holders))
-    return next((str(place) for place in places if place.exists()), path) if path else path
-
-
 class Runner:
     """Runs the rounds of a file. Raises UserError; a failed command ends the run with its exit code.
 
@@ -179,7 +172,7 @@ class Runner:
     # --- before any work
 
     def _found(self, path: str) -> str:
-        return beside(path, self.source)
+        return find_beside(path, self.source)
 
     def _read_rounds(self) -> list[RoundKeys]:
         top = self.keys.model_dump(include=set(RoundKeys.model_fields))
@@ -232,7 +225,7 @@ class Runner:
     # --- what the stages are given
 
     @staticmethod
-    def _configuration(path: str, keys: Mapping[str, Any]) -> Config:
+    def _configuration(path: str, keys: Mapping[str, Any]) -> RunConfig:
         return load_config(path, items(keys))
 
     def _rules(self, one: RoundKeys) -> dict[str, Any]:

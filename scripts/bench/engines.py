@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arbor.assembly import load_model, open_solver
 from eval.data.questions import read_questions
-from mcts.config import Config, load_config
 from mcts.model import Context
 from mcts.search.driver import solve_all
-from scripts.assembly import load_model, open_solver
+from models.engines.config import RunConfig, load_config
 from scripts.bench.common import Claim, at_most, beside, main
 
 WEIGHTS = Path("models/tiny/weights")
@@ -40,7 +40,7 @@ SMALL = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "
 ERRORS = {"transformers": 1e-3, "vllm": 1e-3, "llama_cpp F32": 1e-3, "openai": 1e-3}  # quantised files have no bar
 
 
-def configuration(name: str, engine: str, folder: str, engine_args: dict[str, Any]) -> Config:
+def configuration(name: str, engine: str, folder: str, engine_args: dict[str, Any]) -> RunConfig:
     changes = {"engine": engine, "model_dir": folder, "engine_args": engine_args, "dtype": "float32"}
     return load_config(f"configs/tiny/{name}.yaml").model_copy(update={**changes, "iterations": 12})
 
@@ -105,7 +105,7 @@ async def _values(model: Any) -> list[float]:
     return await asyncio.gather(*(model.evaluate(root) for root in roots(model)))
 
 
-async def _search(config: Config, model: Any, count: int) -> list[dict[str, Any]]:
+async def _search(config: RunConfig, model: Any, count: int) -> list[dict[str, Any]]:
     async with open_solver(config, model, {}, 0) as solver:
         questions = itertools.islice(read_questions(PROBLEMS), count)
         return [record async for _, record in solve_all(solver, questions, 8)]
@@ -158,7 +158,7 @@ def reports() -> Iterator[tuple[str, dict[str, Any]]]:
     python = Path(sys.executable)
     yield "transformers", measured(python, "transformers", WEIGHTS, {})
     if importlib.util.find_spec("llama_cpp") and importlib.util.find_spec("gguf"):
-        from scripts.export_gguf import export
+        from models.engines.llama_cpp.export import export
 
         with tempfile.TemporaryDirectory() as folder:
             for kind in ("F32", "Q8_0", "Q4_K_M"):

@@ -29,13 +29,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from arbor.assembly import grade, load_markup, load_model
 from eval.data.questions import read_questions
-from mcts.config import load_config
 from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
 from mcts.interpreter.observation import Capture, observe
 from mcts.search.driver import Solver, run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
-from scripts.assembly import grade, load_markup, load_model
+from models.engines.config import load_config
 from scripts.bench import common
 from scripts.bench.common import Claim
 

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
-from mcts.config import Config, load_config
+from arbor.assembly import describe, load_markup, load_model, open_solver
 from mcts.question import Question
 from mcts.search.driver import solve_all
+from models.engines.config import RunConfig, load_config
 from models.engines.text import Tokenizer
 from models.engines.value_head import ValueHead
 from models.tiny.problems import generate
@@ -30,14 +31,13 @@ from models.training.data import Kept, Totals, Unit, make_batch, read_units, tre
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
 from models.training.losses import PolicyValue, Weights
-from scripts.assembly import describe, load_markup, load_model, open_solver
 from scripts.bench.common import Claim, at_least, at_most, main
 
 CONFIG = "configs/tiny/mcts_train.yaml"
 PROBLEMS, SIMULATIONS, REPEATS, QUESTIONS_A_BATCH = 8, 16, 3, 4
 
 
-async def search(config: Config) -> list[dict[str, Any]]:
+async def search(config: RunConfig) -> list[dict[str, Any]]:
     problems = generate(5, PROBLEMS, "train")
     items = [{"question": problem.question, "answer": str(problem.answer)} for problem in problems]
     questions = [Question(index, item, f"question {index}") for index, item in enumerate(items)]

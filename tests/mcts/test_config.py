@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mcts.config import Config, check_search, load_config
 from mcts.errors import UserError
+from models.engines.config import RunConfig, check_run, load_config, recorded_fingerprint, run_fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,7 @@ def test_every_shipped_configuration_loads_and_starts_with_its_command(path: Pat
     assert path.read_text(encoding="utf-8").startswith("# python ")
     config = load_config(path)
     if path.stem != "offline_inference":
-        check_search(config)
+        check_run(config)
 
 
 def test_the_reference_configurations_load_unchanged(reference: Path) -> None:
@@ -78,13 +78,37 @@ def test_one_stop_string_may_stand_alone(tmp_path: Path) -> None:
 
 def test_mcts_without_answers_and_without_a_value_head_is_refused() -> None:
     with pytest.raises(UserError, match="need_value_func: true"):
-        check_search(Config(mode="mcts", model_dir="m"))
-    check_search(Config(mode="mcts", model_dir="m", is_sampling=True))
+        check_run(RunConfig(mode="mcts", model_dir="m"))
+    check_run(RunConfig(mode="mcts", model_dir="m", is_sampling=True))
     with pytest.raises(UserError, match="model_dir"):
-        check_search(Config(mode="sbs"))
+        check_run(RunConfig(mode="sbs"))
 
 
 def test_the_fingerprint_follows_what_shapes_a_tree_and_nothing_else() -> None:
-    base = Config(model_dir="a")
-    assert base.fingerprint() == Config(model_dir="b", batch_size=3, verbose=True, max_rows=8).fingerprint()
-    assert base.fingerprint() != Config(model_dir="a", c_puct=1.25).fingerprint()
+    base = RunConfig(model_dir="a")
+    assert base.fingerprint() == RunConfig(model_dir="b", batch_size=3, verbose=True, max_rows=8).fingerprint()
+    assert base.fingerprint() != RunConfig(model_dir="a", c_puct=1.25).fingerprint()
+
+
+def test_a_new_key_at_its_default_and_another_placement_continue_a_run() -> None:
+    class Tomorrow(RunConfig):
+        new_key: int = 3
+
+    args = {"tensor_parallel_size": 1, "quantization": "awq"}
+    base = RunConfig(model_dir="a", engine="vllm", engine_args=args)
+    assert base.fingerprint() == Tomorrow(model_dir="a", engine="vllm", engine_args=args).fingerprint()
+    assert base.fingerprint() != Tomorrow(model_dir="a", engine="vllm", engine_args=args, new_key=4).fingerprint()
+    moved = RunConfig(model_dir="b", engine="vllm", engine_args=args | {"tensor_parallel_size": 8}, device="cuda:1")
+    assert base.fingerprint() == moved.fingerprint()
+    other = RunConfig(model_dir="a", engine="vllm", engine_args=args | {"quantization": "gptq"})
+    assert base.fingerprint() != other.fingerprint()
+
+
+def test_a_line_of_an_earlier_rule_is_known_by_the_configuration_that_it_holds() -> None:
+    config = RunConfig(model_dir="a", mode="sbs", stop=("x",), c_puct=1.25)
+    written = {"fingerprint": "0123456789abcdef-beef", "model": {"weights": "beef"}}
+    saved = config.model_dump(mode="json", exclude_defaults=True)
+    assert recorded_fingerprint({**written, "config": saved}) == run_fingerprint(config, "beef")
+    assert recorded_fingerprint({**written, "config": saved | {"c_puct": 1.0}}) != run_fingerprint(config, "beef")
+    ours = run_fingerprint(config, "beef")
+    assert recorded_fingerprint({"fingerprint": ours}) == ours

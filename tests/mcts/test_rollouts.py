@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from eval.grading.grader import Verdict, grade_async
-from mcts.config import load_config
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from mcts.model import Context, Expansion, Sample, Sampling
 from mcts.question import Question
 from mcts.search.driver import solve_all
 from mcts.search.rollouts import RolloutSolver
+from models.engines.config import load_config
 from models.engines.transformers.engine import TransformersModel
 
 ROOT = Path(__file__).resolve().parents[2]

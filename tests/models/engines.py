@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from eval.data.questions import read_questions
-from mcts.config import load_config
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from mcts.model import Context, Expansion, LanguageModel, Sampling
 from mcts.search.driver import Solver, solve_all
+from models.engines.config import load_config
 from models.engines.transformers.engine import TransformersModel
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""The OpenAI engine over real HTTP: scripts/serve.py on the transformers engine, and llama-cpp-python's server."""
+"""The OpenAI engine over real HTTP: `arbor serve` on the transformers engine, and llama-cpp-python's server."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed: pip install -r requirements-openai.txt")
 
+from arbor.commands import serve
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
 from models.engines.openai import Dialect, OpenAIModel
+from models.engines.server import Handler, Service, make_server
 from models.engines.transformers.engine import TransformersModel
-from scripts import serve
-from scripts.serve import Handler, Service, make_server
 from tests.models.engines import (
     PROMPT,
     WEIGHTS,
@@ -42,7 +42,7 @@ from tests.models.engines import (
 
 
 class Server:
-    """scripts/serve.py in this process. handler: what answers, where it should differ."""
+    """`arbor serve` in this process. handler: what answers, where it should differ."""
 
     def __init__(self, folder: Path, handler: type[Handler] = Handler, *, need_value: bool = True) -> None:
         self.folder = folder
@@ -273,12 +273,11 @@ def test_clients_that_hang_up_are_no_event(server: Server, capfd: pytest.Capture
 def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.serve.load_model", None)
-    line = ["serve", "--custom_cfg", "configs/tiny/sbs_3_5.yaml", "--port"]
+    monkeypatch.setattr("arbor.commands.serve.load_model", None)
+    line = ["--config", "configs/tiny/sbs_3_5.yaml", "--port"]
     for port, words in ((server.http.server_address[1], "in use"), (99999, "0-65535")):
-        monkeypatch.setattr(sys, "argv", [*line, str(port)])
         with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*{words}"):
-            serve.main()
+            serve.command.main([*line, str(port)], standalone_mode=False)
 
 
 class Odd(Handler):
@@ -374,7 +373,7 @@ async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Pa
     for module in ("llama_cpp", "gguf", "uvicorn", "fastapi", "sse_starlette", "starlette_context"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -r requirements-llama.txt 'llama-cpp-python[server]'")
-    from scripts.export_gguf import export
+    from models.engines.llama_cpp.export import export
 
     path = export(folder, tmp_path, ["F32"])[0]
     command = ["-m", "llama_cpp.server", "--model", str(path), "--port", "18765", "--logits_all", "true"]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcts.config import Config, load_config
 from mcts.errors import UserError
 from mcts.model import LanguageModel
+from models.engines.config import RunConfig, load_config
 from models.engines.registry import (
     ENGINES,
     check_model,
@@ -23,7 +23,7 @@ from models.engines.registry import (
 TINY = Path("models/tiny/weights")
 
 
-def config(**keys: Any) -> Config:
+def config(**keys: Any) -> RunConfig:
     return load_config("configs/tiny/sbs_1_5.yaml").model_copy(update=keys)
 
 
@@ -39,7 +39,7 @@ def test_an_engine_of_another_package_is_added_by_a_decorator(clean: None) -> No
     asked: list[tuple[str | None, bool]] = []
 
     @register_engine("outside", packages=("pydantic", "not-installed"), placement=("address",), reproducible=True)
-    def outside(config: Config, need_value: bool) -> LanguageModel:
+    def outside(config: RunConfig, need_value: bool) -> LanguageModel:
         asked.append((config.model_dir, need_value))
         return ENGINES["transformers"].load(config.model_copy(update={"engine_args": {}}), need_value)
 

@@ -6,11 +6,11 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from mcts.config import load_config
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup
 from mcts.question import Question
 from mcts.search.driver import Solver, solve_all
+from models.engines.config import load_config
 from models.engines.transformers.engine import TransformersModel
 from models.tiny.demonstrations import demonstrate
 from models.tiny.prepare import demonstration_example
