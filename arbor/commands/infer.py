@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import itertools
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -246,8 +245,8 @@ def infer(task: Task, model: Any) -> Path:
     if len(writer.done) < len(task.questions) or not metrics.exists():
         started = time.monotonic()
         search_all(config, model, task.questions, writer, task.meta, task.progress, RowSolver)
-        print("\n".join(task.progress.summary()), file=sys.stderr)
         write_metrics(writer.path, config.prompt_wrap, time.monotonic() - started)
+        task.progress.conclude(writer.path)
     return writer.path
 
 
