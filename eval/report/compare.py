@@ -91,12 +91,9 @@ def _grade(rows: Sequence[Row], policy: str) -> list[bool | None]:
 
 
 def _pair(
-    first: Sequence[Row],
-    second: Sequence[Row],
-    before: Sequence[bool | None],
-    after: Sequence[bool | None],
-    names: tuple[str, str],
+    names: tuple[str, str], read: Mapping[str, Sequence[Row]], verdicts: Mapping[str, Sequence[bool | None]]
 ) -> Json:
+    (first, second), (before, after) = (read[name] for name in names), (verdicts[name] for name in names)
     common = pair_up(*([row.fields.get("question") for row in rows] for rows in (first, second)))
     if not common:
         raise UserError(f"{names[0]} and {names[1]} have no question in common; expected results of one question file")

@@ -49,7 +49,7 @@ class Page {
       : first.entries.map((entry, i) => ({ first: entry, second: null, index: [i, null] }));
     this.list.take(rows, this.two);
     put(this.head, h("h1", null, "Arbor"), this.store.files.map((file, at) => summary(file, this.two ? NAMES[at] : "")),
-      this.two ? h("span", { className: "test" }, tested(this.store.test)) : null,
+      this.two ? h("span", { className: "test", title: "paired: McNemar's exact test" }, tested(this.store.test)) : null,
       h("span", { className: "space" }), this.store.live ? h("span", { className: "live", title: "follows the file while it is written" }, "● following") : null,
       h("button", { onclick: () => this.#theme(this.theme === "dark" ? "light" : "dark"), title: "key t" }, "light / dark"),
       h("button", { onclick: () => this.help.showModal(), title: "key ?" }, "keys ?"));
@@ -258,13 +258,15 @@ class Page {
 
 function summary(file, name) {
   const { entries, score } = file;
-  return h("span", { className: "file", title: file.name }, name ? h("b", null, `${name} `) : null, h("span", { className: "file-name" }, oneLine(file.name, 40)), " ",
-    h("span", { className: "score" }, score ? `${number(score.percent, 1)} % right (95 %: ${number(score.low, 1)}–${number(score.high, 1)}) of ${count(score.n)}` : `${count(entries.length)} questions, not graded`));
+  const share = score && `${number(score.percent, 1)} %`;
+  const whole = score ? `${share} right (95 %: ${number(score.low, 1)}–${number(score.high, 1)}) of ${count(score.n)}` : `${count(entries.length)} questions, not graded`;
+  return h("span", { className: "file", title: `${file.name}: ${whole}` }, name ? h("b", null, `${name} `) : null, h("span", { className: "file-name" }, oneLine(file.name, name ? 24 : 40)), " ",
+    h("span", { className: "score" }, score && name ? `${share} (${number(score.low, 0)}–${number(score.high, 0)})` : whole));
 }
 
 function tested(test) {
   if (!test) return "not graded on both sides";
-  return `${count(test.n)} in both: A alone ${test.only_first}, B alone ${test.only_second}, McNemar p = ${test.p < 0.001 ? test.p.toExponential(1) : number(test.p, 3)}`;
+  return `of ${count(test.n)}: A alone ${test.only_first}, B alone ${test.only_second}, p = ${test.p < 0.001 ? test.p.toExponential(1) : number(test.p, 3)}`;
 }
 
 const legend = () => h("footer", { className: "legend", "aria-label": "legend" }, h("span", { className: "scale" }), "−1 … +1",

@@ -106,7 +106,7 @@ export class TreeView {
     const what = kind(node);
     const radius = visits === null ? 6 : Math.min(10, 4 + 1.15 * Math.log2(1 + visits));
     const fill = colour(value, this.options.theme);
-    const name = node.parent ? (node.answered ? `= ${oneLine(node.answer, 16)}` : label(node.text, 18)) : "question";
+    const name = node.parent ? (node.answered ? `= ${oneLine(node.answer, 13)}` : label(node.text, 16)) : "question";
     const folded = this.folded.has(node.tag) && node.children.length;
     const mark = MARKS[what];
     return s("g", {
@@ -147,7 +147,9 @@ export class TreeView {
     const [x, y] = place.map((at) => at * this.zoom);
     const { scrollLeft, scrollTop, clientWidth, clientHeight } = this.box;
     if (start || y < scrollTop + 20 || y > scrollTop + clientHeight - 30) this.box.scrollTop = y - clientHeight / 2;
-    if (x < scrollLeft + 20 || x > scrollLeft + clientWidth - 0.7 * COLUMN * this.zoom) this.box.scrollLeft = x - clientWidth / 2;
+    const beyond = x + COLUMN * this.zoom - scrollLeft - clientWidth;
+    if (beyond > 0) this.box.scrollLeft += beyond;
+    if (x < this.box.scrollLeft + 20) this.box.scrollLeft = x - 40;
   }
 
   scale(zoom) {
