@@ -18,7 +18,7 @@ import click
 from arbor.assembly import check_output, load_markup, load_tokenizer
 from arbor.commands import _options as options
 from mcts.errors import UserError
-from mcts.markup import AGENTS
+from mcts.markup import MARKUPS
 from models.engines.config import RunConfig
 from models.training.imitation import Spelling, write_examples
 
@@ -35,7 +35,7 @@ def command(config: RunConfig, rows: tuple[Path, ...], output: Path, learn_outpu
     folder, tokenizer = load_tokenizer(config)
     if tokenizer.eos_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no end-of-sequence token, which a solution ends with")
-    ends = config.prompt_wrap in AGENTS  # the other markups close a solution with a tag
+    ends = MARKUPS[config.prompt_wrap].ends_with_eos
     spelling = Spelling(Tokenizer(tokenizer), tokenizer.eos_token_id, load_markup(config), ends, learn_outputs)
     print(json.dumps(write_examples(list(rows), spelling, output), indent=1), file=sys.stderr)
     print(output)

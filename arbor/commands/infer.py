@@ -27,7 +27,7 @@ import click
 from arbor.assembly import describe, load_markup, load_model, open_writer
 from arbor.commands import _options
 from arbor.commands._progress import Progress, search_all
-from eval.data.datasets import DATASETS, DataError, Item, load
+from eval.data.datasets import DATASETS, Item, load
 from eval.grading.grader import Verdict, grade_async
 from eval.grading.tora import extract_tora, reference_fields, strip_string
 from eval.report.methods import by_data_set, tasks_table
@@ -36,7 +36,7 @@ from eval.report.scores import AVG10
 from mcts.config import Config, read_keys
 from mcts.errors import UserError, nearest
 from mcts.jsonl import read_objects, write_text_whole
-from mcts.markup import AGENTS, PROMPTS
+from mcts.markup import MARKUPS
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.driver import Solver
@@ -47,7 +47,6 @@ from mcts.trees.record import from_record
 from models.engines.config import RunConfig, make_config, recorded_fingerprint
 
 Options = SimpleNamespace  # those of the command line, by name
-COMPETITION = ("math", "math500", "math-mario")
 KEPT = ("level", "type", "solution", "solution_type", "ques_type", "ans_type")
 PUBLISHED: dict[str, Any] = {
     "mode": "react", "prompt_wrap": "tora", "temperature": 0.0, "seed": 0, "max_tokens": 1024, "max_tool_calls": 3,
@@ -69,10 +68,10 @@ def read_config(options: Options, name: str) -> RunConfig:
     keys |= read_keys(None, options.overrides)
     keys["seed"] = keys.get("seed") or 0
     keys["result_unwrap"] = keys.get("prompt_wrap", "react")
-    keys.setdefault("step_delim", "\n\n" if keys["result_unwrap"] == "cot" else "\n")
-    if keys["result_unwrap"] in AGENTS:
-        level = "math" if name in COMPETITION else "gsm8k"
-        keys.setdefault("few_shot_path", str(PROMPTS / f"{keys['result_unwrap']}_{level}.json"))
+    entry = MARKUPS[keys["result_unwrap"]]
+    keys.setdefault("step_delim", entry.step_delim)
+    if examples := entry.examples_file(DATASETS[name].level if name in DATASETS else ""):
+        keys.setdefault("few_shot_path", str(examples))
     config = make_config(keys, str(options.config or "the options"))
     if config.model_dir is None:
         raise UserError("--model_name_or_path is missing: name the folder of a model")
@@ -84,10 +83,7 @@ def read_config(options: Options, name: str) -> RunConfig:
 
 def choose_items(options: Options, name: str, seed: int) -> list[Item]:
     """What is asked: sampled, shuffled (both by the seed), then cut."""
-    try:
-        items = load(name, options.data_dir, correct_golds=options.correct_golds, split=options.split)
-    except DataError as error:
-        raise UserError(str(error)) from None
+    items = load(name, options.data_dir, correct_golds=options.correct_golds, split=options.split)
     noise = random.Random(f"{seed} {name}")
     if 0 <= options.num_test_sample < len(items):
         chosen = set(noise.sample(range(len(items)), options.num_test_sample))
@@ -162,7 +158,11 @@ class RowSolver:
         code = self.solver.markup.step_delim.join(node["text"] for node in nodes).strip()
         last = nodes[-1]["final_answer"] if nodes else ""
         found = "" if last in FAILURES else last
-        pred = extract_tora(code) if self.solver.config.prompt_wrap in ("tora", "cot") else strip_string(found)
+        pred = (
+            extract_tora(code)
+            if MARKUPS[self.solver.config.prompt_wrap].answer_from == "prose"
+            else strip_string(found)
+        )
         return code, pred, None if found else last or "no answer", sum(bool(node["action"]) for node in nodes)
 
     def _chosen(self, tree: Mapping[str, Any]) -> str:

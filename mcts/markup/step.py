@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from mcts.interpreter.fences import program
+from mcts.model import Finish
+
 PYTHON_INTERPRETER = "python_interpreter"
 PROMPTS = Path(__file__).parents[1] / "prompts"
-_FENCE = re.compile(r"```(?:[Pp]ython|py)?[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
+_NO_ANSWER = re.compile(
+    r"(?:done|error|timeout error|\.\.\.|…|\?+)?[.!]?"
+    r"|(?:[a-z_]\w*\.)*[a-z_]*(?:error|exception|exit|interrupt|warning|stopiteration)\b(?::.*)?"
+    r"|traceback \(most recent call last\).*",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_VALUE = frozenset({"None", "nan", "NaN"})  # what Python prints where a program found nothing
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,13 @@ class Step:
         return bool(self.code) or bool(self.final_answer) or self.thought
 
 
+class Extract(Protocol):
+    """Takes the answer out of a text; "" where it gives none."""
+
+    def __call__(self, text: str, *, stated: bool = False) -> str:
+        """stated: only what the text calls its answer, not the last output of a program or the last number."""
+
+
 class Markup(Protocol):
     """stop: strings that end a step where the configuration names none."""
 
@@ -39,9 +55,9 @@ class Markup(Protocol):
     def prompt(self, question: str) -> str:
         """The text that stands before the first step."""
 
-    def read(self, text: str, before: str = "", ended: bool = False) -> Step:
-        """The step in a sample's text (the text before the stop string). before: the text of the step before it;
-        ended: it ended for another reason than its length or the delimiter."""
+    def read(self, text: str, before: str = "", finish: Finish = "stop", stop: str = "") -> Step:
+        """The step in a sample's text (the text before the stop string). before: the texts of all steps before it,
+        joined by the delimiter; finish, stop: how the sample ended, and the stop string that it ended with."""
 
     def observed(self, step: Step, observation: str) -> str:
         """The whole text of a code step, once its code has run."""
@@ -51,6 +67,17 @@ class Markup(Protocol):
 
 
 def code_body(fenced: str) -> str:
-    """The code inside its markdown fence; text without a fence is returned as it is."""
-    match = _FENCE.search(fenced)
-    return match.group(1) if match else fenced
+    """The code inside its markdown fences; text without a fence is returned as it is."""
+    return program(fenced)
+
+
+def answer_of(text: str) -> str:
+    """An answer as it was given, "" for what is none: nothing, `Done`, an error message."""
+    text = text.strip()
+    return "" if _NO_ANSWER.fullmatch(text) else text
+
+
+def printed_answer(observation: str) -> str:
+    """The answer that a program printed: its last line, "" where that is none."""
+    line = observation.strip().rpartition("\n")[2]
+    return "" if line.strip() in _NO_VALUE else answer_of(line)

@@ -12,9 +12,19 @@ from typing import Any
 from mcts.config import Config
 from mcts.errors import UserError
 from mcts.interpreter import Interpreter
-from mcts.markup import PYTHON_INTERPRETER, Markup, Step
+from mcts.markup import PYTHON_INTERPRETER, Markup, Step, printed_answer
 from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
-from mcts.trees.node import TOO_DEEP, TOO_LONG, TOO_MANY_CALLS, TOO_MANY_ERRORS, TRUNCATED, UNPARSABLE, Node
+from mcts.trees.node import (
+    REPLAY_DIFFERS,
+    TOO_DEEP,
+    TOO_LONG,
+    TOO_MANY_CALLS,
+    TOO_MANY_ERRORS,
+    TRUNCATED,
+    UNPARSABLE,
+    Node,
+    solution_text,
+)
 
 Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
 """(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
@@ -167,8 +177,8 @@ class Expander:
 
     async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
         """Reads the step, runs its code and decides whether the child is terminal."""
-        ended = sample.finish == "eos" or sample.stop not in ("", self.markup.step_delim)
-        step = self.markup.read(sample.text, child.parent.text if child.parent else "", ended)
+        before = solution_text(child.parent, self.markup.step_delim) if child.parent else ""
+        step = self.markup.read(sample.text, before, sample.finish, sample.stop)
         child.text = step.text
         if not step.parsable:
             child.end(UNPARSABLE)
@@ -201,9 +211,15 @@ class Expander:
         self.counts.code_seconds += execution.seconds
         child.text = self.markup.observed(step, execution.observation)
         child.state = execution.state if self.config.code_state == "carried" else None
-        if step.answers and not execution.failed:
-            child.final_answer = execution.observation.rpartition("\n")[2]
+        if execution.replay_differs:
+            child.reason = REPLAY_DIFFERS
+        if execution.replay_differs and execution.failed:
+            child.end(REPLAY_DIFFERS)
+        elif step.answers and not execution.failed:
+            child.final_answer = printed_answer(execution.observation)
             child.terminal = True
+            if not child.final_answer:
+                child.end(UNPARSABLE)
         elif step.answers:
             child.end(TOO_MANY_ERRORS)
         elif "Error" in execution.observation:
