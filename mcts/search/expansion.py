@@ -137,6 +137,8 @@ class Expander:
     def attach(self, node: Node, children: list[Node]) -> None:
         """Makes what `grow` gave the children of `node`."""
         node.children = children
+        for child in children:
+            child.born = self.counts.simulations + self.counts.descent + 1
         if self.watcher is not None:
             for child in children:
                 self.watcher(child)
