@@ -25,6 +25,11 @@ class Tokenizer:
         self._pieces: dict[int, str] = {}
 
     @property
+    def wrapped(self) -> Any:
+        """The tokenizer inside."""
+        return self._tokenizer
+
+    @property
     def size(self) -> int:
         """The largest token id + 1."""
         vocabulary = getattr(self._tokenizer, "get_vocab", None)
