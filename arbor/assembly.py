@@ -118,9 +118,7 @@ async def open_solver(
     from mcts.interpreter import ForkInterpreter
     from mcts.search.rollouts import RolloutSolver
 
-    async with ForkInterpreter(
-        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
-    ) as interpreter:
+    async with ForkInterpreter(config.limits, profile=config.code_profile, sandbox=config.sandbox) as interpreter:
         kind = Solver if config.value_from == "head" else RolloutSolver
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
@@ -136,8 +134,8 @@ def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
 
 def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
-    assert config.model_dir is not None
-    pattern = questions.with_name(f"{questions.name}.{config.mode}.{Path(config.model_dir).resolve().name}")
+    model = config.engine if config.model_dir is None else Path(config.model_dir).resolve().name
+    pattern = questions.with_name(f"{questions.name}.{config.mode}.{model}")
     known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return known or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

@@ -10,7 +10,8 @@ of models/tiny/data and nothing else; --set model_dir=FOLDER names another.
 from __future__ import annotations
 
 import itertools
-import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,25 +22,44 @@ from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
 from eval.data.questions import count_questions, read_questions
 from mcts.errors import UserError
+from mcts.question import Question
 from models.engines.config import RunConfig, check_run
 
 
-def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
-    """Searches the first `limit` questions of a file and returns the path of their trees. Raises UserError."""
-    total = count_questions(questions, need_answer=config.is_sampling)
-    total = min(total, limit or total)
+@dataclass(frozen=True)
+class Asked:
+    """The first `limit` questions of a file. question_key, answer_key: its columns, where their names are unusual."""
+
+    path: Path
+    limit: int | None = None
+    question_key: str | None = None
+    answer_key: str | None = None
+
+    def count(self, need_answer: bool) -> int:
+        """Reads the file through, so that a bad line is found before any work. Raises UserError."""
+        total = count_questions(self.path, need_answer=need_answer, **self._columns())
+        return min(total, self.limit or total)
+
+    def read(self, need_answer: bool, total: int) -> Iterator[Question]:
+        return itertools.islice(read_questions(self.path, need_answer=need_answer, **self._columns()), total)
+
+    def _columns(self) -> dict[str, str | None]:
+        return {"question_key": self.question_key, "answer_key": self.answer_key}
+
+
+def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool) -> Path:
+    """Searches questions of a file and returns the path of their trees. Raises UserError."""
+    total = asked.count(config.is_sampling)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
-    path = output or output_path(questions, config, meta["fingerprint"], total, resume)
+    path = output or output_path(asked.path, config, meta["fingerprint"], total, resume)
     progress = Progress(total)
     writer = open_writer(path, meta, progress, resume=resume)
     if len(writer.done) < total:
-        asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
-        search_all(config, load_model(config), asked, writer, meta, progress)
-        print("\n".join(progress.summary()), file=sys.stderr)
+        search_all(config, load_model(config), asked.read(config.is_sampling, total), writer, meta, progress)
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
-    progress.check_begun(path)
+    progress.conclude(path)
     return path
 
 
@@ -53,9 +73,11 @@ def print_config(config: RunConfig) -> None:
 @options.config()
 @click.option(
     "--questions", "--qaf", "--question-answer-file", type=options.FILE, metavar="FILE",
-    help='.json or .jsonl: "question", and "answer" where it is known',
+    help='rows (.jsonl, .json, .csv, .parquet, .gz): "question", and "answer" where it is known',
 )  # fmt: skip
 @click.option("--question", metavar="TEXT", help="one question instead, printed step by step (arbor ask)")
+@click.option("--question-key", metavar="NAME", help="column of the question  [default: found by its usual names]")
+@click.option("--answer-key", metavar="NAME", help="column of the answer  [default: found by its usual names]")
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
@@ -64,6 +86,8 @@ def command(
     config: RunConfig,
     questions: Path | None,
     question: str | None,
+    question_key: str | None,
+    answer_key: str | None,
     output: Path | None,
     limit: int | None,
     resume: bool,
@@ -77,5 +101,5 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
-    solve(config, questions, output, limit, resume)
+    solve(config, Asked(questions, limit, question_key, answer_key), output, resume)
     return None

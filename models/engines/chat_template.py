@@ -24,7 +24,7 @@ def encode_chat(tokenizer: Tokenizer, chat: Conversation) -> tuple[int, ...]:
     Raises UserError where there is no template, and where it refuses the conversation.
     """
     if not chat.messages:
-        return tuple(_encode(tokenizer, chat.opening, first=False))
+        return tuple(tokenizer.encode_controls(chat.opening, first=False))
     hidden = _Hidden(_controls(tokenizer), [message.content for message in chat.messages])
     messages = [{"role": one.role, "content": hidden.hide(one)} for one in chat.messages]
     if chat.follows:
@@ -69,38 +69,19 @@ class _Hidden:
 def _pieces(tokenizer: Tokenizer, hidden: _Hidden, text: str, first: bool) -> list[int]:
     """The ids of a laid out text; `first`: it begins the prompt."""
     parts = hidden.hidden.split(text)  # text, number, text, number, ..., text
-    ids = _encode(tokenizer, parts[0], first)
+    ids = tokenizer.encode_controls(parts[0], first=first)
     for number, part in zip(parts[1::2], parts[2::2], strict=True):
-        ids += _spelled(tokenizer, hidden.found[int(number)]) + _encode(tokenizer, part, first=False)
+        ids += _spelled(tokenizer, hidden.found[int(number)])
+        ids += tokenizer.encode_controls(part, first=False) if part else []
     return ids
-
-
-def _encode(tokenizer: Tokenizer, text: str, first: bool) -> list[int]:
-    """The ids of a text whose control tokens count. A tokenizer may treat a text's first characters specially, so what
-    continues a prompt is encoded behind an anchor."""
-    if not text:
-        return []
-    anchor = "\n"
-    if not first:
-        head, ids = _ids(tokenizer, anchor), _ids(tokenizer, anchor + text)
-        if ids[: len(head)] == head:
-            return ids[len(head) :]
-    return _ids(tokenizer, text)
-
-
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    backend = getattr(tokenizer.wrapped, "backend_tokenizer", None)  # the fast one: safe to use from two threads
-    if backend is not None:
-        return list(backend.encode(text, add_special_tokens=False).ids)
-    return list(tokenizer.wrapped(text, add_special_tokens=False)["input_ids"])
 
 
 def _spelled(tokenizer: Tokenizer, control: str) -> list[int]:
     """The ids of the characters of a control token."""
     ids: list[int] = []
-    for part in (control[:1], control[1:]):
-        whole = any(one in part for one in _controls(tokenizer)) and len(part) > 1
-        ids += _spelled(tokenizer, part) if whole else _encode(tokenizer, part, first=False)
+    for part in filter(None, (control[:1], control[1:])):
+        inner = len(part) > 1 and any(one in part for one in _controls(tokenizer))
+        ids += _spelled(tokenizer, part) if inner else tokenizer.encode(part)
     return ids
 
 

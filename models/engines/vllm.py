@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import os
 import weakref
 import zlib
@@ -211,7 +212,10 @@ class VllmModel:
             return None
         from arbor_value_head import OFFSET
 
-        return float(output.outputs[0].logprobs[0][self.value_token_id].logprob + OFFSET)
+        value = float(output.outputs[0].logprobs[0][self.value_token_id].logprob + OFFSET)
+        if not math.isfinite(value):
+            raise UserError(f"the value head gives {value}: its weights or the model's overflow")
+        return value
 
 
 def _params(**wanted: Any) -> Any:

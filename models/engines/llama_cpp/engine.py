@@ -11,6 +11,7 @@ whatever runs beside (llama.cpp's sums depend on the batch).
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -353,6 +354,8 @@ class LlamaCppModel:
         if self.head is not None and new:
             with torch.inference_mode():
                 values = self.head(self.weights.states(len(new))).tolist()
+            if not all(map(math.isfinite, values)):
+                raise UserError("the value head gives no finite value: its weights or the model's overflow")
             for row, value in zip(new, values, strict=True):
                 for request, _ in row.asked:
                     request.value = value
