@@ -23,8 +23,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.arguments import read_settings
+from models.engines.chat_template import encode_chat
 from models.engines.draft import Drafts
 from models.engines.queue import Background
 from models.engines.seeds import seed_of
@@ -122,6 +123,9 @@ class OpenAIModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return encode_chat(self.tokenizer, chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         self._check_length(context)

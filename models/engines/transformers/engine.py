@@ -20,8 +20,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sampling, Usage
 from models.engines.arguments import read_settings
+from models.engines.chat_template import encode_chat
 from models.engines.finite import not_finite
 from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
@@ -124,6 +125,9 @@ class TransformersModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return encode_chat(self.tokenizer, chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
