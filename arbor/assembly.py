@@ -89,6 +89,7 @@ def load_markup(config: RunConfig) -> Any:
             train_prompt=config.train_prompt,
             extract=extract,
             published=config.published_rules,
+            keys=config.chat_keys(),
         )
     except OSError as error:
         raise UserError(f"{error.filename}: prompt file: {error.strerror}") from None
@@ -117,9 +118,7 @@ async def open_solver(
     from mcts.interpreter import ForkInterpreter
     from mcts.search.rollouts import RolloutSolver
 
-    async with ForkInterpreter(
-        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
-    ) as interpreter:
+    async with ForkInterpreter(config.limits, profile=config.code_profile, sandbox=config.sandbox) as interpreter:
         kind = Solver if config.value_from == "head" else RolloutSolver
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 

@@ -7,6 +7,7 @@ that several samples have in common is computed once.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from mcts.errors import UserError
 from mcts.model import Context, Expansion, Sample, Sampling, Usage
 from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
@@ -338,7 +340,9 @@ def _prompts(requests: Iterable[Request]) -> list[Prompt]:
 
 
 def _answer(prompt: Prompt, value: float | None) -> list[Request]:
-    """Tells everybody the value; finished are those who asked for nothing else."""
+    """Tells everybody the value; finished are those who asked for nothing else. Raises UserError for no number."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"the value head gives {value}: its weights or the model's overflow")
     for request in prompt.requests:
         request.value = value
     return [request for request in prompt.requests if request.n == 0]

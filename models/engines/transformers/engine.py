@@ -20,8 +20,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sampling, Usage
 from models.engines.arguments import read_settings
+from models.engines.chat_template import encode_chat
+from models.engines.finite import not_finite
 from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
 from models.engines.transformers.batch import Batch, Request
@@ -123,6 +125,9 @@ class TransformersModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return encode_chat(self.tokenizer, chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
@@ -262,6 +267,8 @@ def _read(folder: Path, need_value: bool, device: str, dtype: str) -> tuple[Any,
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every reader of a broken or hostile folder fails in its own way
         raise UserError(f"{folder}: cannot be loaded as a causal language model: {first_line(error)}") from None
+    if (broken := not_finite(model.named_parameters())) is not None:
+        raise UserError(f"{folder}: {broken} is not finite; the training that wrote it diverged")
     head = load_value_head(folder).to(device) if need_value else None
     if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
         raise UserError(f"{folder}: the value head is for another model: {head.summary.in_features} inputs")
