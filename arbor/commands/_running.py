@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -48,7 +50,17 @@ def run(command: click.Command, program: str, arguments: list[str]) -> int:
             if error.filename is None and error.errno not in FULL:
                 raise
             _drop_output()
-            return _refuse(f"{error.filename or 'an output'}: cannot be written: {error.strerror}")
+            return _refuse(f"{error.filename or 'standard output'}: cannot be written: {error.strerror}")
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with `code`."""
+    if code in (INTERRUPTED, TERMINATED):
+        # Python would end itself by SIGINT where the interrupt had passed through an exec of text, as in an import.
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _refuse(message: str) -> int:
