@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -299,9 +300,18 @@ def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     return f"{source}: key {key!r}: {message[:1].lower()}{message[1:]}, found {first['input']!r}"
 
 
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, in which 6e-3 and 1e30 are numbers too, as in YAML 1.2 and in JSON."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -322,7 +332,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {item}: expected key=value, such as --set iterations=40")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), yaml.load(value, Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {item}: the value is not valid YAML; quote it") from None
 
@@ -341,11 +351,14 @@ def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[st
 
 
 def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
-    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`) as they are found: beside the file,
-    else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
+    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`, lists of `examples` and `replay`)
+    as they are found: beside the file, else in the working folder, else in a folder above the file; what is found
+    nowhere stays as it is."""
     return {
         key: look_up(value, source) if isinstance(value, dict) else
-        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else
+        [find_beside(one, source.parent) if isinstance(one, str) else one for one in value]
+        if isinstance(value, list) and key.endswith(("examples", "replay")) else value
         for key, value in keys.items()
     }  # fmt: skip
 

@@ -59,7 +59,7 @@ def _read(text: str) -> Answer:
     if re.fullmatch(r"[a-zA-Z]{2,3}", text):
         return Scalar(parse_expression(" ".join(text)), text=text)  # a product or a short word: `same` settles which
     natural = re.search(
-        r"[^\W\d_]{4,}|[^\W\d_]{2,} [^\W\d_]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", text)
+        r"[^\W\d_]{4,}|[^\W\d_]{2,}[ -][^\W\d_]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", text)
     )
     letters = re.fullmatch(r"[^\W\d_]+", text)
     return Words(words(text)) if natural or letters or r"\text" in text else Unread(re.sub(r"\s", "", text))
@@ -194,12 +194,24 @@ def _list(text: str) -> Answer | None:
     read_parts = [_read(part.strip(", ")) for part in parts if part.strip(", ")]
     if all(isinstance(part, Inequality) for part in read_parts):
         return Region("\\cup" if any("or" in joint for joint in joints) else "\\cap", tuple(read_parts))
+    if len(joints) == len(read_parts) - 1 and (rows := _rows_of_names(read_parts)):
+        return Items("", rows)
     flat = [inner for part in read_parts for inner in _bare_parts(part)]
     names = {part.name for part in flat if isinstance(part, Named)}
     if len(names) == 1 and isinstance(flat[0], Named) and all(isinstance(part, Named | Scalar) for part in flat):
         values = [part.value if isinstance(part, Named) else part for part in flat]
         return Named(names.pop(), Items("", tuple(values)))  # n = 2, 3, 4
     return Items("", tuple(flat), text)
+
+
+def _rows_of_names(parts: list[Answer]) -> tuple[Answer, ...]:
+    """p = 5, q = 2; p = 7, q = 2 as (5, 2), (7, 2); () for anything else."""
+    rows = [part.parts for part in parts if isinstance(part, Items) and not part.brackets]
+    names = [tuple(part.name for part in row if isinstance(part, Named)) for row in rows]
+    if len(rows) < len(parts) or len(set(names)) != 1 or not len(rows[0]) == len(set(names[0])) > 1:
+        return ()
+    named = [sorted((part for part in row if isinstance(part, Named)), key=lambda part: part.name) for row in rows]
+    return tuple(Items("()", tuple(part.value for part in row)) for row in named)
 
 
 def _bare_parts(answer: Answer) -> tuple[Answer, ...]:

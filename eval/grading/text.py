@@ -13,8 +13,8 @@ _UNICODE = r"""
 − - – - — - ‐ - ﹣ - × \times ✕ \times · \cdot ⋅ \cdot ∙ \cdot ÷ / ∕ / ⁄ / ≤ \le ⩽ \le ≥ \ge ⩾ \ge ≠ \neq ≈ \approx
 ∞ \infty π \pi √ \sqrt ∪ \cup ∩ \cap ∈ \in ± \pm ∓ \mp ° ^\circ ∅ \emptyset ℝ \Reals ℤ \Integers ≡ \equiv ∖ \setminus
 ′ ' ’ ' “ " ” " … \ldots θ \theta α \alpha β \beta λ \lambda ω \omega φ \phi ∠ \angle ⟨ \langle ⟩ \rangle ⌊ \lfloor
-⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , 、 , 。 . ₀ _0 ₁ _1 ₂ _2
-¢ \text{cents} ₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
+⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , 、 , 。 .
+₀ _0 ₁ _1 ₂ _2 ¢ \text{cents} ₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
 """
 _TRANSLATION = str.maketrans(
     {one: other + " " * other[-1].isalpha() for one, other in re.findall(r"(\S) (\S+)", _UNICODE)}
@@ -50,7 +50,7 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\bE\*\*", "e**"),
     (r"^Eq\(([^,]*),([^,]*)\)$", r"\1=\2"),
     (r"(?<=\d) out of (?=\d)", "/"),
-    (r"\b(hours?|minutes?|feet|foot|yards?|pounds?) (?=\d)", r"\1 and "),
+    (r"\b((?:hours?|minutes?|feet|foot|yards?|pounds?)\}?) (?=\d)", r"\1 and "),
     (
         r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?",
         " ",
@@ -81,7 +81,7 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\Integers(?![a-zA-Z])", r"\\setZ "),
     (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
     (r"\\(?:backslash)(?![a-zA-Z])", r"\\setminus"),
-    (r"\\(?:mathbf|boldsymbol|bm|vec|hat|hat\s*\{?\s*\\mathbf)\s*\{\s*(?:\\[ij]math|([ijk]))\s*\}+", r" \\vec\1 "),
+    (r"\\(?:mathbf|boldsymbol|bm|vec|hat|hat\s*\{?\s*\\mathbf)\s*\{\s*\\?([ijk])(?:math)?\s*\}+", r" \\vec\1 "),
     (
         r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|operatorname\*?|boldsymbol|bm|vec|hat|mathop|rm|bf)\s*\{\s*([a-zA-Z])\s*\}",
         r" \1 ",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -76,15 +76,6 @@ class TrainSettings(BaseModel):
     keep: Literal["last", "best"] = "last"
     keep_state: bool = False
     tensorboard: bool = True
-
-    @field_validator("epochs", "learning_rate", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        """YAML reads 4e-5 as a text."""
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return value
 
     @field_validator("objective")
     @classmethod
