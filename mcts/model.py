@@ -66,6 +66,12 @@ class Conversation:
     template: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        """The turns as a person reads them."""
+        return "\n\n".join(
+            [*(f"[{turn.role}]\n{turn.content}" for turn in self.messages), f"[assistant]\n{self.opening}"]
+        )
+
 
 @dataclass(frozen=True)
 class Sampling:

@@ -232,7 +232,9 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
     """Everything of a data set that can fail before a model is there. Raises UserError."""
     questions = choose_questions(options, name, config.seed or 0)
     meta = describe(config)
-    meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
+    prompt = load_markup(config).prompt("")
+    shown = prompt if isinstance(prompt, str) else repr(prompt)
+    meta["fingerprint"] += "-" + hashlib.sha256(shown.encode()).hexdigest()[:8]
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
     progress = Progress(len(questions), lambda row: row["score"][0], name)
     return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
@@ -288,7 +290,7 @@ def option(
 )
 @_options.overrides
 @option("--model_name_or_path", help="model folder  [default: the configuration's]")
-@option("--prompt_type", help="tora, pal, cot, react or react_sft  [default: tora]")
+@option("--prompt_type", help="tora, pal, cot, chat, react or react_sft  [default: tora]")
 @click.option("--seed", type=_options.SEED, help="of the sampling noise and of the choice of questions  [default: 0]")
 @option("--temperature", float, help="of the sampling  [default: 0]")
 @option("--top_p", float, help="share of the probability that is sampled from  [default: 1]")

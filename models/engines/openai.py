@@ -25,7 +25,6 @@ from urllib.parse import urlsplit
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.arguments import read_settings
-from models.engines.chat_template import encode_chat
 from models.engines.draft import Drafts
 from models.engines.queue import Background
 from models.engines.seeds import seed_of
@@ -125,7 +124,7 @@ class OpenAIModel:
         return self.tokenizer.encode_start(text)
 
     def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return encode_chat(self.tokenizer, chat)
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         self._check_length(context)

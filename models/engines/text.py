@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts.errors import UserError
+from mcts.model import Conversation
 
 
 class Tokenizer:
@@ -57,6 +58,12 @@ class Tokenizer:
     def encode_start(self, text: str) -> tuple[int, ...]:
         """The ids of a prompt's beginning, with the tokenizer's own special tokens (such as BOS)."""
         return tuple(self._ids(_encodable(text), special=True))
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        """The ids of a conversation, by its chat template. Raises UserError."""
+        from models.engines.chat_template import encode_chat
+
+        return encode_chat(self, chat)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text that continues a prompt."""

@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
-from models.engines.chat_template import encode_chat
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
@@ -100,7 +99,7 @@ class VllmModel:
         return self.tokenizer.encode_start(text)
 
     def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return encode_chat(self.tokenizer, chat)
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         limit = min(params.max_tokens, self.window - context.length)

@@ -24,6 +24,7 @@ from mcts.errors import UserError
 from mcts.jsonl import encode_line, read_objects, write_text_whole, write_whole
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
+from mcts.model import Conversation
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
 from models.engines.config import RunConfig
@@ -63,8 +64,14 @@ class Speller(Protocol):
     """What is needed of a tokenizer: ids of texts, and where in a text each id ends."""
 
     def encode_start(self, text: str) -> tuple[int, ...]: ...
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]: ...
     def encode(self, text: str) -> tuple[int, ...]: ...
     def ends(self, ids: Sequence[int], text: str) -> tuple[int, ...]: ...
+
+
+def encode_prompt(speller: Speller, prompt: str | Conversation) -> tuple[int, ...]:
+    """The ids of what stands before the first step."""
+    return speller.encode_start(prompt) if isinstance(prompt, str) else speller.encode_chat(prompt)
 
 
 @dataclass
@@ -196,7 +203,7 @@ class Writer:
 
     def root_ids(self, root: Node, question: str) -> tuple[int, ...]:
         kept = () if self.rewrite else root.token_ids
-        return kept or self.speller.encode_start(self.markup.prompt(question))
+        return kept or encode_prompt(self.speller, self.markup.prompt(question))
 
     def step(self, node: Node) -> tuple[tuple[int, ...], list[int]]:
         """The ids that a step adds, and for each one whether the model wrote it."""

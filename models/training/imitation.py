@@ -16,12 +16,13 @@ from typing import Any, Literal
 from mcts.errors import UserError
 from mcts.jsonl import encode_line, read_objects, write_whole
 from mcts.markup import Markup
-from models.training.examples import Speller
+from mcts.model import Conversation
+from models.training.examples import Speller, encode_prompt
 
 EOS = "\0"  # stands for the end-of-sequence token in a piece's text
 Author = Literal["given", "model", "tool"]
-Piece = tuple[str, Author]
-"""(text, who wrote it)."""
+Piece = tuple[str | Conversation, Author]
+"""(text, who wrote it). A conversation stands first."""
 
 _OUTPUT = re.compile(r"(?<=```output)(\n.*?\n```(?:\n|\Z))", re.DOTALL)
 _ROLES = ("system", "user", "assistant")
@@ -82,8 +83,10 @@ class Spelling:
         mask: list[int] = []
         learned = ("model", "tool") if self.learn_outputs else ("model",)
         for text, author in self.pieces(row):
-            encode = self.speller.encode if ids else self.speller.encode_start
-            own = (self.eos,) if text == EOS else encode(text)
+            if text == EOS:
+                own: tuple[int, ...] = (self.eos,)
+            else:
+                own = self.speller.encode(str(text)) if ids else encode_prompt(self.speller, text)
             ids += own
             mask += [int(author in learned)] * len(own)
         return {"kind": "path", "correct": True, "token_ids": ids, "loss_mask": mask, "targets": []}

@@ -25,7 +25,6 @@ import torch
 
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
-from models.engines.chat_template import encode_chat
 from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
 from models.engines.llama_cpp.gguf import gguf_file
@@ -189,7 +188,7 @@ class LlamaCppModel:
         return self.tokenizer.encode_start(text)
 
     def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return encode_chat(self.tokenizer, chat)
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self.window:

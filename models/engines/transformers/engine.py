@@ -22,7 +22,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sampling, Usage
 from models.engines.arguments import read_settings
-from models.engines.chat_template import encode_chat
 from models.engines.finite import not_finite
 from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
@@ -127,7 +126,7 @@ class TransformersModel:
         return self.tokenizer.encode_start(text)
 
     def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return encode_chat(self.tokenizer, chat)
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
