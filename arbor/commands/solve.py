@@ -19,22 +19,37 @@ from arbor.assembly import describe, load_markup, load_model, open_writer, outpu
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
+from arbor.shards import Shard, check_own
 from eval.data.questions import count_questions, read_questions
 from mcts.errors import UserError
 from models.engines.config import RunConfig, check_run
 
 
-def solve(config: RunConfig, questions: Path, output: Path | None, limit: int | None, resume: bool) -> Path:
-    """Searches the first `limit` questions of a file and returns the path of their trees. Raises UserError."""
+def solve(
+    config: RunConfig,
+    questions: Path,
+    output: Path | None,
+    limit: int | None,
+    resume: bool,
+    shard: Shard | None = None,
+) -> Path:
+    """Searches the first `limit` questions of a file, or a shard of them, and returns the path of their trees.
+    Raises UserError."""
     total = count_questions(questions, need_answer=config.is_sampling)
     total = min(total, limit or total)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
-    path = output or output_path(questions, config, meta["fingerprint"], total, resume)
+    asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
+    if shard is not None:
+        indices, meta["shard"] = shard.describe(asked, config)
+        asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
+        asked, total = shard.part(asked, config.budget_block), len(indices)
+    path = output or output_path(questions, config, meta["fingerprint"], total, resume, shard)
     progress = Progress(total)
     writer = open_writer(path, meta, progress, resume=resume)
+    if shard is not None:
+        check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
-        asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
         search_all(config, load_model(config), asked, writer, meta, progress)
         print("\n".join(progress.summary()), file=sys.stderr)
     writer.finish()  # a run that was killed after its last question left the lines as they came
@@ -58,6 +73,7 @@ def print_config(config: RunConfig) -> None:
 @click.option("--question", metavar="TEXT", help="one question instead, printed step by step (arbor ask)")
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
+@options.shard
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -66,6 +82,7 @@ def command(
     question: str | None,
     output: Path | None,
     limit: int | None,
+    shard: Shard | None,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -77,5 +94,5 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
-    solve(config, questions, output, limit, resume)
+    solve(config, questions, output, limit, resume, shard)
     return None
