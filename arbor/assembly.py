@@ -118,9 +118,7 @@ async def open_solver(
     from mcts.interpreter import ForkInterpreter
     from mcts.search.rollouts import RolloutSolver
 
-    async with ForkInterpreter(
-        profile=config.code_profile, timeout_seconds=config.code_timeout, sandbox=config.sandbox
-    ) as interpreter:
+    async with ForkInterpreter(config.limits, profile=config.code_profile, sandbox=config.sandbox) as interpreter:
         kind = Solver if config.value_from == "head" else RolloutSolver
         yield kind(config, model, load_markup(config), interpreter, grade, seed, meta)
 
@@ -139,9 +137,8 @@ def output_path(
 ) -> Path:
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one.
     A shard's name stands before the time."""
-    assert config.model_dir is not None
-    parts = [questions.name, config.mode, Path(config.model_dir).resolve().name, *([shard.name] if shard else [])]
-    pattern = questions.with_name(".".join(parts))
+    model = config.engine if config.model_dir is None else Path(config.model_dir).resolve().name
+    pattern = questions.with_name(".".join([questions.name, config.mode, model, *([shard.name] if shard else [])]))
     known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return known or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

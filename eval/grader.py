@@ -1,4 +1,4 @@
-"""The grader under its published name: python -m eval.grader --pairs FILE.jsonl [--policy P] [--json]."""
+"""`python -m eval.grader --pairs FILE` and the documented imports; the code is in eval/grading."""
 
 import sys
 

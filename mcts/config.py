@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -12,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.interpreter.limits import Limits
 from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
@@ -144,6 +146,8 @@ class Config(BaseModel):
     """seconds a snippet"""
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"
     """how an observation is written"""
+    code_limits: dict[str, Any] = Field(default_factory=dict)
+    """further bounds of the sandbox: [names and units](interpreter.md)"""
     sandbox: Literal["auto", "required", "off"] = neutral("auto")
     """confinement of the code: `required` refuses a weak one, `off` has none"""
     value_from: Literal["head", "majority"] = "head"
@@ -160,6 +164,16 @@ class Config(BaseModel):
     @classmethod
     def _markup_is_known(cls, value: str) -> str:
         return known(MARKUPS, value)
+
+    @field_validator("code_limits")
+    @classmethod
+    def _limits_are_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known_limits = [one.name for one in dataclasses.fields(Limits) if one.name != "timeout_seconds"]
+        for name in value:
+            if name not in known_limits:
+                raise ValueError(f"unknown limit {name!r}{nearest(name, known_limits)}")
+        Limits(**value)
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -184,6 +198,11 @@ class Config(BaseModel):
                 f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
             )
         return self
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the sandbox."""
+        return Limits(timeout_seconds=self.code_timeout, **self.code_limits)
 
     @property
     def method(self) -> Method:
@@ -292,17 +311,17 @@ def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
     else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
     return {
         key: look_up(value, source) if isinstance(value, dict) else
-        find_beside(value, source) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
         for key, value in keys.items()
     }  # fmt: skip
 
 
-def find_beside(path: str, source: Path) -> str:
-    """Where a path is that the file `source` names; `path` itself where it is in the working folder, or nowhere."""
-    above = source.absolute().parents
+def find_beside(path: str, folder: Path) -> str:
+    """Where a path is that a file in `folder` names; `path` itself where it is in the working folder, or nowhere."""
+    above = (folder.absolute(), *folder.absolute().parents)
     if not path or (not (above[0] / path).exists() and Path(path).exists()):
         return path
-    return next((str(folder / path) for folder in above if (folder / path).exists()), path)
+    return next((str(one / path) for one in above if (one / path).exists()), path)
 
 
 def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:

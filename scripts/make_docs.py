@@ -55,8 +55,9 @@ def entry(name: str, thing: Any) -> Iterator[str]:
 
 def described_fields(kind: type) -> Iterator[tuple[str, str]]:
     """The fields of a class that a string below them describes."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
-    for field, words in itertools.pairwise(body):
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, words in itertools.pairwise(definition.body):
         described = isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant)
         if described and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             yield field.target.id, " ".join(str(words.value.value).split())

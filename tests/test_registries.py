@@ -117,6 +117,101 @@ def test_a_method_of_another_package_is_searched_decided_and_learned_from_by_the
     assert any(line.get("targets") for line in lines)
 
 
+OUTSIDE = '''
+import click
+
+from eval.data.datasets import DataSet
+from eval.report.columns import Column
+from mcts.markup.registry import MarkupEntry
+from mcts.markup.step import Step
+from mcts.model import Expansion, Sample
+from models.engines.registry import register_engine
+
+
+class Lines:
+    """A line of code, its output after an arrow, and so on, until a line with the answer."""
+
+    step_delim, stop = "\\n", ("\\n",)
+
+    def prompt(self, question):
+        return f"Q: {question}\\n"
+
+    def read(self, text, before="", finish="stop", stop=""):
+        kind, _, rest = text.partition(" ")
+        return Step(text, code=rest) if kind == "run" else Step(text, final_answer=rest if kind == "say" else "")
+
+    def observed(self, step, observation):
+        return f"{step.text} -> {observation}"
+
+    def written(self, text):
+        return len(text.partition(" -> ")[0])
+
+
+LINES = MarkupEntry(lambda frame: Lines())
+
+
+class Parrot:
+    """Multiplies by code and repeats what the code printed."""
+
+    def encode(self, text):
+        return tuple(map(ord, text))
+
+    async def sample(self, context, n, params):
+        prompt = "".join(map(chr, context.all_token_ids()))
+        _, ran, output = prompt.rpartition(" -> ")
+        text = f"say {output.strip()}" if ran else "run print(" + prompt[3:].partition("?")[0] + ")"
+        return Expansion(0.5, (Sample(self.encode(text + "\\n"), text, -1.0, "stop", "\\n"),) * n)
+
+    async def evaluate(self, context):
+        return 0.5
+
+
+PARROT = register_engine("parrot", model="none")(lambda config, need_value: Parrot())
+SUMS = DataSet("sums.jsonl", lambda row: (row["sum"], [str(row["is"])]))
+SNIPPETS = Column("snippets", lambda record: (record.get("meta") or {}).get("snippets"))
+
+
+@click.command()
+def hello():
+    """Greets."""
+    click.echo("hello from outside")
+'''
+
+
+def test_markup_engine_data_set_column_and_subcommand_of_another_package_work_together(tmp_path: Path) -> None:
+    environment = package(
+        tmp_path,
+        {
+            "arbor.markups": "lines = outside:LINES",
+            "arbor.engines": "parrot = outside:PARROT",
+            "arbor.datasets": "sums = outside:SUMS",
+            "arbor.columns": "snippets_run = outside:SNIPPETS",
+            "arbor.commands": "hello = outside:hello",
+        },
+        OUTSIDE,
+    )
+    assert "hello from outside" in run(environment, "-m", "arbor", "hello", cwd=tmp_path)
+    questions = write_jsonl(
+        tmp_path / "q.jsonl", [{"question": "6 * 7?", "answer": 42}, {"question": "2 * 3?", "answer": 7}]
+    )
+    config = tmp_path / "outside.yaml"
+    config.write_text(
+        'mode: sbs\nengine: parrot\nprompt_wrap: lines\nresult_unwrap: lines\nstep_delim: "\\n"\nseed: 1\n'
+        "n_generate_sample: 2\nremove_duplicate: true\nneed_value_func: true\n",
+        encoding="utf-8",
+    )
+    solve = ["-m", "arbor", "solve", "--config", config, "--questions", questions]
+    trees = Path(run(environment, *solve, cwd=tmp_path).split()[-1])
+    rows = [json.loads(line) for line in (tmp_path / trees).read_text(encoding="utf-8").splitlines()]
+    assert [row["prediction"]["final_answer"] for row in rows] == ["42", "6"]
+    assert rows[0]["react"]["0.0"]["text"] == "run print(6 * 7) -> 42" and rows[0]["react"]["0.0"]["value"] == 0.5
+    report = json.loads(run(environment, "-m", "arbor", "evaluate", trees, "--json", cwd=tmp_path))
+    assert '"snippets_run": 1.0' in json.dumps(report)
+    write_jsonl(tmp_path / "sums.jsonl", [{"sum": "1 + 1?", "is": 2}])
+    code = "from eval.data.datasets import load; [one] = load('sums', '.'); print(one.question, *one.answers)"
+    assert run(environment, "-c", code, cwd=tmp_path).split() == ["1", "+", "1?", "2"]
+
+
 def test_an_unknown_name_names_its_nearest_neighbour_and_the_known_ones() -> None:
     registry: Registry[str] = Registry("colour", "arbor.no_such_group", {"broken": "no.such.module:x"})
     registry.add("green", "g")

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from arbor.commands.rounds import tools
 from mcts.config import load_keys
 from mcts.errors import UserError
 from models.training.settings import TrainSettings
-from scripts.shape import ShapingRounds, ShapingRunner
+from models.training.shaped_rounds import ShapingRounds, ShapingRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,7 +69,7 @@ def test_a_shaping_that_cannot_end_does_not_begin(tmp_path: Path) -> None:
         ({"shaping": keys.shaping.model_copy(update={"correct": "none.yaml"})}, "none.yaml: no such"),
     ):
         with pytest.raises(UserError, match=words):
-            ShapingRunner(keys.model_copy(update=change))
+            ShapingRunner(keys.model_copy(update=change), tools())
 
 
 def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ import click
 from arbor.assembly import describe, load_markup, load_model, open_writer
 from arbor.commands import _options
 from arbor.commands._progress import Progress, search_all
-from eval.data.datasets import DATASETS, DataError, Item, load
+from eval.data.datasets import DATASETS, Item, load
 from eval.grading.grader import Verdict, grade_async
 from eval.grading.tora import extract_tora, reference_fields, strip_string
 from eval.report.methods import by_data_set, tasks_table
@@ -47,7 +47,6 @@ from mcts.trees.record import from_record
 from models.engines.config import RunConfig, make_config, recorded_fingerprint
 
 Options = SimpleNamespace  # those of the command line, by name
-COMPETITION = ("math", "math500", "math-mario")
 KEPT = ("level", "type", "solution", "solution_type", "ques_type", "ans_type")
 PUBLISHED: dict[str, Any] = {
     "mode": "react", "prompt_wrap": "tora", "temperature": 0.0, "seed": 0, "max_tokens": 1024, "max_tool_calls": 3,
@@ -71,7 +70,7 @@ def read_config(options: Options, name: str) -> RunConfig:
     keys["result_unwrap"] = keys.get("prompt_wrap", "react")
     entry = MARKUPS[keys["result_unwrap"]]
     keys.setdefault("step_delim", entry.step_delim)
-    if examples := entry.examples_file("math" if name in COMPETITION else "gsm8k"):
+    if examples := entry.examples_file(DATASETS[name].level if name in DATASETS else ""):
         keys.setdefault("few_shot_path", str(examples))
     config = make_config(keys, str(options.config or "the options"))
     if config.model_dir is None:
@@ -84,10 +83,7 @@ def read_config(options: Options, name: str) -> RunConfig:
 
 def choose_items(options: Options, name: str, seed: int) -> list[Item]:
     """What is asked: sampled, shuffled (both by the seed), then cut."""
-    try:
-        items = load(name, options.data_dir, correct_golds=options.correct_golds, split=options.split)
-    except DataError as error:
-        raise UserError(str(error)) from None
+    items = load(name, options.data_dir, correct_golds=options.correct_golds, split=options.split)
     noise = random.Random(f"{seed} {name}")
     if 0 <= options.num_test_sample < len(items):
         chosen = set(noise.sample(range(len(items)), options.num_test_sample))

@@ -1,6 +1,6 @@
 """Whether a prediction is the gold answer: equal, different or undecided, with the reason.
 
-    python -m eval.grading.grader --pairs FILE.jsonl [--policy P] [--json]
+    python -m eval.grader --pairs FILE.jsonl [--policy P] [--json]
 
 Plain pairs are settled here at once. Everything that needs computer algebra runs in a worker process under a time
 and a memory limit; a comparison that reaches one is undecided. The policies are described in docs/grading.md.
@@ -15,15 +15,14 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
-from eval.grading.mario import grade_mario
 from eval.grading.numbers import read_number, same_number
+from eval.grading.policies import POLICIES, PROFILES
 from eval.grading.text import clean, words
-from eval.grading.tora import grade_tora
 from eval.grading.verdict import Grade, Verdict, different, equal, undecided
 from eval.grading.worker import shared_workers
 
@@ -103,34 +102,6 @@ def _too_long(gold: str, prediction: str) -> Grade:
     return undecided(f"an answer is longer than {MAX_LENGTH} characters")
 
 
-def _compare(gold: str, prediction: str, exact: bool) -> Grade:
-    from eval.grading.answers import read
-    from eval.grading.compare import same
-
-    answers = read(gold), read(prediction)
-    kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
-    decision = same(*answers, exact)
-    if decision is None:
-        return undecided(f"{kinds}: no rule settles the pair")
-    return equal(f"{kinds} of the same meaning") if decision else different(f"{kinds} of different meaning")
-
-
-PROFILES: dict[str, Callable[[str, str], Grade]] = {"tora": grade_tora, "mario": grade_mario}
-POLICIES: dict[str, Callable[[str, str], Grade]] = {
-    "default": partial(_compare, exact=False),
-    "strict": partial(_compare, exact=True),
-    **PROFILES,
-}
-
-
-def compare_here(gold: str, prediction: str, policy: str) -> Grade:
-    """One comparison in this process, without limits: what a worker runs. Never raises."""
-    try:
-        return POLICIES[policy](gold, prediction)
-    except (Exception, RecursionError, MemoryError) as error:
-        return undecided(f"the comparison failed: {type(error).__name__}")
-
-
 # --- command line ----------------------------------------------------------------------------------------------
 
 
@@ -175,7 +146,7 @@ class BadPairs(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.grading.grader", description="Grade pairs of answers.")
+    parser = argparse.ArgumentParser(prog="python -m eval.grader", description="Grade pairs of answers.")
     parser.add_argument("--pairs", required=True, help="JSON lines with gold, prediction and, optionally, equal")
     parser.add_argument("--policy", default="default", choices=list(POLICIES))
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")

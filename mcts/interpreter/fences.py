@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _OPENING = re.compile(r"[ \t]*(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<label>[^\n]*)$")
-_PYTHON = re.compile(r"(?:i?py|i?python|pycon|sage|sympy|tool_code|code|jupyter)(?:[-_.:]?\w*)*", re.IGNORECASE)
+_PYTHON = re.compile(r"(?:i?py(?:thon)?|pycon|sage|sympy|tool_code|code|jupyter)[\d.]*(?:[-_:]\w+)*", re.IGNORECASE)
 _OUTPUT = re.compile(r"outputs?|results?|stdout")
 _DISPLAY = re.compile(rf"{_OUTPUT.pattern}|text|txt|plain|plaintext|latex|tex|math|json|markdown|md")
 PARSED_CHARACTERS = 50_000  # a longer text is not parsed to find its end

@@ -2,7 +2,8 @@
 
 Profiles: `alphamath` (the published rules), `tora` (the published rules of ToRA), `arbor` (`alphamath`, but what was
 printed before an error is kept in front of it, and the value of a last expression is cut like printed text).
-A snippet that ends itself with `exit()` or `sys.exit(0)` has ended well; under `tora` this is an error, as published.
+A snippet that printed something and ends itself with `exit()` or `sys.exit(0)` has ended well; under `tora` this is an
+error, as published.
 """
 
 from __future__ import annotations
@@ -158,6 +159,6 @@ def observe(code: str, namespace: dict[str, Any], capture: Capture, profile: str
     try:
         run_statements(code, namespace, capture, outcome)
     except BaseException as error:
-        if not ended_well(error) or profile in EXIT_IS_AN_ERROR:
+        if profile in EXIT_IS_AN_ERROR or not (ended_well(error) and join(outcome)):
             outcome.error = BaseException.with_traceback(error, None)
     return PROFILES[profile](outcome), outcome.error is not None

@@ -15,6 +15,7 @@ from mcts.interpreter import Interpreter
 from mcts.markup import PYTHON_INTERPRETER, Markup, Step, printed_answer
 from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
 from mcts.trees.node import (
+    REPLAY_DIFFERS,
     TOO_DEEP,
     TOO_LONG,
     TOO_MANY_CALLS,
@@ -208,7 +209,11 @@ class Expander:
         self.counts.code_seconds += execution.seconds
         child.text = self.markup.observed(step, execution.observation)
         child.state = execution.state if self.config.code_state == "carried" else None
-        if step.answers and not execution.failed:
+        if execution.replay_differs:
+            child.reason = REPLAY_DIFFERS
+        if execution.replay_differs and execution.failed:
+            child.end(REPLAY_DIFFERS)
+        elif step.answers and not execution.failed:
             child.final_answer = printed_answer(execution.observation)
             child.terminal = True
             if not child.final_answer:

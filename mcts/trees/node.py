@@ -26,6 +26,7 @@ FAILURES = {
 """Published failure message, which stands where an answer would → the reason in a word or two."""
 
 TOO_LONG = "prompt too long"  # the model's window has no room for another token
+REPLAY_DIFFERS = "replay differs"  # the Python state before the step is not the one that its path shows
 TRUNCATED = "truncated"  # the step was cut at `max_tokens` and cannot be read
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -50,3 +51,25 @@ def quiet_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def content_hash(path: str | Path) -> str:
+    """16 hex digits of the whole content of a file, or of the files of a folder (not of the folders in it). Raises
+    UserError. A file that has not changed since is not read again in this process."""
+    path = Path(path)
+    files = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            state = file.stat()
+            content = _content(file, state.st_size, state.st_mtime_ns, state.st_ino)
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+        digest.update(f"{file.name if path.is_dir() else ''} {content} ".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=4096)
+def _content(file: Path, size: int, changed: int, inode: int) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

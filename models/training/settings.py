@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from mcts.errors import UserError
-from models.training.losses import Weights
+from mcts.config import known
+from models.engines.folder import check_model_dir, content_hash
+from models.training.losses import OBJECTIVES, Weights
+from models.training.stages import digest
 
-Objective = Literal["sft", "alphamath", "svpo"]
-PRESETS: dict[str, Weights] = {
-    "sft": Weights(value=0.0),
-    "alphamath": Weights(),
-    "svpo": Weights(preference=1.0, ranking=0.1),
-}
-"""With outcomes as targets (`targets: outcome` of the examples), `alphamath` is OVM."""
+EXAMPLE_FILES = ("examples", "replay", "eval_examples")
+NEUTRAL = {"output", "log_every", "eval_every", "save_every", "tensorboard", "shard_size", "device"}
 
 
 class Lora(BaseModel):
@@ -44,7 +39,7 @@ class TrainSettings(BaseModel):
     replay: list[str] = []
     replay_share: float = Field(0.5, ge=0, lt=1)
     eval_examples: list[str] = []
-    objective: Objective = "alphamath"
+    objective: str = "alphamath"
     policy_weight: float | None = None
     value_weight: float | None = None
     preference_weight: float | None = None
@@ -87,10 +82,25 @@ class TrainSettings(BaseModel):
         except (TypeError, ValueError):
             return value
 
+    @field_validator("objective")
+    @classmethod
+    def _objective_is_known(cls, value: str) -> str:
+        return known(OBJECTIVES, value)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of example lines that count: those of the objective, and pairs where the keys weigh them."""
+        weighed = self.weights.preference > 0 or self.weights.ranking > 0
+        return OBJECTIVES[self.objective].kinds | ({"pair"} if weighed else set())
+
+    @property
+    def needs_reference(self) -> bool:
+        return OBJECTIVES[self.objective].reference or self.weights.preference > 0
+
     @property
     def weights(self) -> Weights:
         """The weights of the objective, with what the keys say instead."""
-        preset = PRESETS[self.objective]
+        preset = OBJECTIVES[self.objective].weights
         own = {
             "policy": self.policy_weight,
             "value": self.value_weight,
@@ -99,18 +109,18 @@ class TrainSettings(BaseModel):
             "beta": self.beta,
             "margin": self.margin,
         }
-        return Weights(**{name: getattr(preset, name) if value is None else value for name, value in own.items()})
+        return replace(preset, **{name: value for name, value in own.items() if value is not None})
+
+    def inputs(self) -> dict[str, str]:
+        """What shapes the weights, name → hash: the keys that are not at their defaults, the content of the model that
+        training starts from, and of the examples. Raises UserError for what cannot be read."""
+        keys = self.model_dump(exclude=NEUTRAL | {"model_dir", *EXAMPLE_FILES}, exclude_defaults=True)
+        files = {name: digest([content_hash(path) for path in getattr(self, name)]) for name in ("examples", "replay")}
+        return {"keys": digest(keys), "model": content_hash(check_model_dir(self.model_dir)), **files}
 
     def fingerprint(self) -> str:
-        """A hash of the keys and the example files that shape the weights."""
-        neutral = {"output", "log_every", "eval_every", "save_every", "tensorboard", "eval_examples", "shard_size"}
-        digest = hashlib.sha256(json.dumps(self.model_dump(exclude=neutral), sort_keys=True).encode())
-        for path in (*self.examples, *self.replay):
-            try:
-                digest.update(Path(path).read_bytes())
-            except OSError as error:
-                raise UserError(f"{path}: examples cannot be read: {error.strerror}") from None
-        return digest.hexdigest()[:16]
+        """A hash of what shapes the weights. Raises UserError for what cannot be read."""
+        return digest({"version": 2, **self.inputs()})
 
 
 def rate_factor(update: int, updates: int, settings: TrainSettings) -> float:

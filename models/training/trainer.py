@@ -9,7 +9,6 @@ Not covered by tests here: GPUs. FSDP2 is, on CPUs, and so is DeepSpeed ZeRO-3 w
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -28,10 +27,11 @@ from mcts.errors import UserError
 from models.engines.text import load_tokenizer
 from models.training.data import Batch, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.folders import build, save_merged
-from models.training.losses import TERMS, PolicyValue, check_tree_attention, means
+from models.training.losses import PolicyValue, check_tree_attention
 from models.training.optimizers import make_optimizers
 from models.training.plan import Plan, share_of
 from models.training.settings import TrainSettings, rate_factor
+from models.training.stages import write_text
 
 OWN = ("settings", "metrics", "logs", "checkpoint", "model", "reference")  # what --overwrite deletes
 
@@ -78,7 +78,7 @@ class Trainer:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
             self.output.mkdir(parents=True, exist_ok=True)
             keys = {"fingerprint": fingerprint, "settings": self.settings.model_dump()}
-            _write(path, json.dumps(keys, indent=1))
+            write_text(path, json.dumps(keys, indent=1))
         self.accelerator.wait_for_everyone()
 
     def run(self) -> Path:
@@ -118,7 +118,7 @@ class Trainer:
         if settings.batch_size < parts:
             raise UserError(f"batch_size {settings.batch_size}: fewer than processes × accumulation = {parts}")
         self._prepare_engine(module)
-        if self.weights.preference:
+        if self.settings.needs_reference:
             own, replay = self._with_reference(own, "examples"), self._with_reference(replay, "replay")
         self.plan = Plan(own, replay, settings)
 
@@ -147,7 +147,7 @@ class Trainer:
         if missing:
             known = self._reference(units)
             if self.main:
-                _write(path, json.dumps(known))
+                write_text(path, json.dumps(known))
             self.accelerator.wait_for_everyone()
         known, filled = iter(json.loads(path.read_text(encoding="utf-8"))), []
         for unit in units:
@@ -192,12 +192,12 @@ class Trainer:
                 self._save(done)
 
     def _update(self, update: int) -> Tensor:
-        """One step of the optimisers; returns the four terms [4], means over the whole update."""
+        """One step of the optimisers; returns the terms [k], means over the whole update."""
         self.module.train()
         units, steps = self.plan.update(update), self.settings.accumulation
         processes, totals = self.accelerator.num_processes, Totals.of(units)
         own = share_of(units, processes, self.accelerator.process_index)
-        sums = torch.zeros(len(TERMS), device=self.accelerator.device)
+        sums = torch.zeros(len(self.weights.names), device=self.accelerator.device)
         factor = rate_factor(update, self.plan.updates, self.settings)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -207,7 +207,7 @@ class Trainer:
             self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in the last backward pass
             with nullcontext() if last else self.accelerator.no_sync(self.module):
                 terms, _ = self.module(self._batch(share_of(own, steps, step)), self.weights)
-                loss = self.weights.combine(means(terms, totals)) * processes  # the wrappers take means
+                loss = self.weights.combine(self.weights.means(terms, totals)) * processes  # the wrappers take means
                 if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
                     loss = loss * steps
                 self.accelerator.backward(loss)
@@ -216,18 +216,21 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        return means(self.accelerator.reduce(sums, "sum"), totals)
+        return self.weights.means(self.accelerator.reduce(sums, "sum"), totals)
 
     @torch.no_grad()
     def evaluate(self, units: Sequence[Unit]) -> Tensor:
-        """The four terms [4] on some units, means over all of them."""
+        """The terms [k] on some units, means over all of them."""
         self.module.eval()
-        parts, sums = self.accelerator.num_processes, torch.zeros(len(TERMS), device=self.accelerator.device)
+        parts, sums = (
+            self.accelerator.num_processes,
+            torch.zeros(len(self.weights.names), device=self.accelerator.device),
+        )
         size = max(parts, self.settings.batch_size // self.settings.accumulation)
         for start in range(0, len(units), size):
             mine = share_of(units[start : start + size], parts, self.accelerator.process_index)
             sums += self.module(self._batch(mine), self.weights)[0]
-        return means(self.accelerator.reduce(sums, "sum"), Totals.of(units))
+        return self.weights.means(self.accelerator.reduce(sums, "sum"), Totals.of(units))
 
     # --- what is kept
 
@@ -235,12 +238,14 @@ class Trainer:
         if self.main:
             path = self.output / "metrics.jsonl"
             kept = [line for line in _lines(path) if json.loads(line)["update"] <= first]
-            _write(path, "".join(kept))
+            write_text(path, "".join(kept))
         if self.settings.tensorboard:
             self.accelerator.init_trackers("")
 
     def _report(self, done: int, name: str, terms: Tensor) -> str:
-        found = dict(zip(TERMS, terms.tolist(), strict=True)) | {"loss": float(self.weights.combine(terms))}
+        found = dict(zip(self.weights.names, terms.tolist(), strict=True)) | {
+            "loss": float(self.weights.combine(terms))
+        }
         if self.settings.tensorboard:
             self.accelerator.log({f"{name}/{key}": value for key, value in found.items()}, step=done)
         if self.main:
@@ -314,9 +319,3 @@ def _lines(path: Path) -> Iterator[str]:
 def _checkpoints(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first."""
     return sorted(path for path in folder.glob("[0-9]*") if path.is_dir())
-
-
-def _write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

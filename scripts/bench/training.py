@@ -30,7 +30,7 @@ from models.tiny.problems import generate
 from models.training.data import Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
-from models.training.losses import PolicyValue, Weights, means
+from models.training.losses import PolicyValue, Weights
 from scripts.bench.common import Claim, at_least, at_most, main
 
 CONFIG = "configs/tiny/mcts_train.yaml"
@@ -76,7 +76,7 @@ def passes(module: PolicyValue, units: list[Unit], shared: bool) -> tuple[float,
     started = time.perf_counter()
     for start in range(0, len(units), QUESTIONS_A_BATCH):
         batch = make_batch(units[start : start + QUESTIONS_A_BATCH], shared)
-        loss = weights.combine(means(module(batch, weights)[0], totals))
+        loss = weights.combine(weights.means(module(batch, weights)[0], totals))
         loss.backward()
         loss_sum += loss.item()
     seconds = time.perf_counter() - started
