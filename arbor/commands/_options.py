@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from arbor.assembly import TINY
+from arbor.shards import Shard
 from mcts.errors import UserError
 from models.engines.config import load_config
 
@@ -133,6 +134,12 @@ overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="overrides a key of the configuration; repeatable"
 )
 limit = click.option("--limit", type=Whole(1), help="only the first N questions  [default: all]")
+
+
+shard = click.option(
+    "--shard", callback=lambda context, option, text: None if text is None else Shard.parse(text), metavar="I/N",
+    help="only the I-th of every N questions (I from 0, or from 1: N/N is 0/N); `arbor merge` joins the files",
+)  # fmt: skip
 
 
 def trees(words: str, *names: str, several: bool = False, required: bool = True) -> Callable[[Function], Function]:

@@ -260,8 +260,7 @@ class Batch:
                         finished += self._finish(at, member, sample)
                         continue
                 else:
-                    draft.token_ids.append(token)
-                    draft.logprob += logprob
+                    draft.extend_by(token, logprob)
                 going.setdefault(token, []).append(member)
             groups.append(going)
         self._regroup(groups)
