@@ -189,6 +189,18 @@ def closing_brace(text: str, start: int) -> int:
     return -1
 
 
+def closing_braces(text: str) -> dict[int, int]:
+    """Index of every opening brace that is closed → index of the brace that closes it."""
+    found: dict[int, int] = {}
+    opened: list[int] = []
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            found[opened.pop()] = match.start()
+    return found
+
+
 def words(text: str) -> str:
     """A text answer for comparison: case, punctuation, articles and LaTeX text commands do not count."""
     text = re.sub(r"\\text|[{}$\\\"*.!?]", " ", text).casefold()
