@@ -131,7 +131,8 @@ def test_a_replay_grows_the_tree_as_the_search_did(watched: Watched, tmp_path: P
     labels = page.locator('.node[data-tag="0"]').get_attribute("aria-label")
     assert "3 visits" in labels and "estimate −0.23" in labels
     page.keyboard.press(" ")
-    page.wait_for_function("document.querySelectorAll('.node').length === 7")
+    page.wait_for_selector('.told:has-text("simulation 3 of 3")')
+    assert page.locator(".node").count() == 7
 
 
 def test_the_keyboard_is_enough(watched: Watched, tmp_path: Path) -> None:
