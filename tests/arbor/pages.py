@@ -13,8 +13,8 @@ EVIL = (
 )
 MATHS = (
     r"$\href{javascript:window.pwned=1}{x}$ $\htmlStyle{color:red}{b}$ "
-    r"$\includegraphics{http://example.invalid/x.png}$ $\rule{1000em}{1000em}$ \[\frac{1}{\sqrt{2}}\] costs $5 and $7 $\def\x{\x\x}\x$ $x^2$ \(\unknown{\) "
-    r"$\begin{pmatrix}1&2\\3&4\end{pmatrix}$"
+    r"$\includegraphics{http://example.invalid/x.png}$ $\rule{1000em}{1000em}$ \[\frac{1}{\sqrt{2}}\] "
+    r"costs $5 and $7 $\def\x{\x\x}\x$ $x^2$ \(\unknown{\) $\begin{pmatrix}1&2\\3&4\end{pmatrix}$"
 )
 
 

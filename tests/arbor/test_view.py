@@ -6,7 +6,6 @@ import base64
 import gzip
 import hashlib
 import json
-import math
 import re
 import subprocess
 import sys
@@ -111,41 +110,30 @@ def test_hostile_texts_stay_data(tmp_path: Path) -> None:
     page = page_of(tmp_path, write(tmp_path / "trees.jsonl", hostile()))
     kinds = [attributes.get("type") for attributes, _ in page.scripts]
     assert kinds == ["application/gzip", "application/gzip", None]
-    assert {name for name, _ in page.tags} == {
-        "html",
-        "head",
-        "meta",
-        "title",
-        "link",
-        "style",
-        "body",
-        "script",
-        "noscript",
-    }
+    assert {name for name, _ in page.tags} == {name for name, _ in Page(VIEWER.read_text(encoding="utf-8")).tags}
     found = page.data("q0-0")["record"]
     assert found["question"] == EVIL and found["weird"] == "nan" and found["__proto__"] == {"polluted": 1}
     assert found["react"] == hostile()["react"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), [{"a": float("nan")}], "\ud800", 10**400])
-def test_whatever_python_reads_becomes_json_that_a_browser_reads(value: Any) -> None:
-    def refuse(word: str) -> None:
-        raise AssertionError(word)
-
-    text = encode({"value": value}).decode("ascii")
-    found = json.loads(text, parse_constant=refuse)["value"]
-    assert found == value or (
-        isinstance(value, float | list) and not math.isfinite(float(str(value).strip("[{'a: }]")))
-    )
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (float("nan"), "nan"),
+        (-float("inf"), "-inf"),
+        ([{"a": float("inf")}], [{"a": "inf"}]),
+        ("\ud800\x00", "\ud800\x00"),
+        (10**400, 10**400),
+    ],
+)
+def test_whatever_python_reads_becomes_json_that_a_browser_reads(value: Any, shown: Any) -> None:
+    assert json.loads(encode({"value": value}).decode("ascii"))["value"] == shown
 
 
 def test_observations_are_told_from_what_the_model_wrote_in_the_units_of_the_browser(tmp_path: Path) -> None:
     record = simulated()
-    record["react"]["0.0"] |= {
-        "action": "python_interpreter",
-        "text": record["react"]["0.0"]["text"].replace("Add", "😀😀"),
-    }
-    text = record["react"]["0.0"]["text"]
+    text = record["react"]["0.0"]["text"].replace("Add", "😀😀")
+    record["react"]["0.0"] |= {"action": "python_interpreter", "text": text}
     item = next(read_items(write(tmp_path / "trees.jsonl", record)))
     units = text.encode("utf-16-le")[: 2 * item.detail["written"][0]["0.0"]].decode("utf-16-le")
     assert units.endswith("</code>") and text.removeprefix(units).startswith("\n<output>")
