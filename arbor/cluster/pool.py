@@ -1,11 +1,11 @@
 """The driver of a run on a Ray cluster: engines come and go, each question is written once.
 
-1. An engine is an actor with a share of CPUs and GPUs. Ray places it; one more than fit is always asked for while there
-   are questions to give, so a machine that joins gets engines at once.
-2. An engine has at most `in_flight` questions; it gets the next one when a result is on disk. So what is held anywhere is
-   bounded, and a slow disk slows the engines.
-3. The questions of an engine that died are taken up again by others. A result is written by one writer, the driver, by
-   the index of its question; noise depends on (seed, index) alone, so the trees are those of one machine.
+1. An engine is an actor with a share of CPUs and GPUs. Ray places it; while there are questions to give, one more than
+   fit is asked for, so a machine that joins gets engines at once.
+2. An engine has at most `in_flight` questions; it gets the next one when a result is on disk. So what is held anywhere
+   is bounded, and a slow disk slows the engines.
+3. The questions of an engine that died are taken up again by others. One writer, the driver, writes each result. Noise
+   depends on (seed, index) alone, so the trees are those of one machine.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ def cluster(function: Function) -> Function:
         click.option(
             "--ray-gpus", type=click.FloatRange(0), help="of each engine  [default: 1 where the cluster has any]"
         ),
-        click.option("--ray-cpus", type=click.FloatRange(0), default=1.0, help="of each engine, its interpreter included"),
+        click.option("--ray-cpus", type=click.FloatRange(0), default=1.0, help="of each engine and its interpreter"),
         click.option(
             "--ray", is_flag=False, flag_value="", metavar="[ADDRESS]",
             help="search on a Ray cluster: host:port, auto, or nothing for this machine's (docs/cluster.md)",
