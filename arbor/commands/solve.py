@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
+from arbor.commands import _cluster
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
@@ -27,6 +28,7 @@ from mcts.question import Question
 from models.engines.config import RunConfig, check_run
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True)
 class Asked:
     """The first `limit` questions of a file. question_key, answer_key: its columns, where their names are unusual."""
@@ -51,6 +53,21 @@ class Asked:
 def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool, shard: Shard | None = None) -> Path:
     """Searches questions of a file, or a shard of them, and returns the path of their trees. Raises UserError."""
     total = asked.count(config.is_sampling)
+=======
+def solve(
+    config: RunConfig,
+    questions: Path,
+    output: Path | None,
+    limit: int | None,
+    resume: bool,
+    shard: Shard | None = None,
+    cluster: _cluster.ClusterOptions | None = None,
+) -> Path:
+    """Searches the first `limit` questions of a file, or a shard of them, here or on a cluster, and returns the path of
+    their trees. Raises UserError."""
+    total = count_questions(questions, need_answer=config.is_sampling)
+    total = min(total, limit or total)
+>>>>>>> serve
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
     questions = asked.read(config.is_sampling, total)
@@ -64,7 +81,15 @@ def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool, sh
     if shard is not None:
         check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
+<<<<<<< HEAD
         search_all(config, load_model(config), questions, writer, meta, progress)
+=======
+        if cluster is None:
+            search_all(config, load_model(config), asked, writer, meta, progress)
+        else:
+            _cluster.search_on_cluster(config, cluster, asked, writer, meta, progress)
+        print("\n".join(progress.summary()), file=sys.stderr)
+>>>>>>> serve
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
     progress.conclude(path)
@@ -89,6 +114,7 @@ def print_config(config: RunConfig) -> None:
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
 @options.shard
+@_cluster.cluster
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -100,6 +126,10 @@ def command(
     output: Path | None,
     limit: int | None,
     shard: Shard | None,
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float | None,
+    ray_engines: int | None,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -111,5 +141,10 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
+<<<<<<< HEAD
     solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard)
+=======
+    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
+    solve(config, questions, output, limit, resume, shard, cluster)
+>>>>>>> serve
     return None
