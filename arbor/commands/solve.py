@@ -28,7 +28,6 @@ from mcts.question import Question
 from models.engines.config import RunConfig, check_run
 
 
-<<<<<<< HEAD
 @dataclass(frozen=True)
 class Asked:
     """The first `limit` questions of a file. question_key, answer_key: its columns, where their names are unusual."""
@@ -50,24 +49,17 @@ class Asked:
         return {"question_key": self.question_key, "answer_key": self.answer_key}
 
 
-def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool, shard: Shard | None = None) -> Path:
-    """Searches questions of a file, or a shard of them, and returns the path of their trees. Raises UserError."""
-    total = asked.count(config.is_sampling)
-=======
 def solve(
     config: RunConfig,
-    questions: Path,
+    asked: Asked,
     output: Path | None,
-    limit: int | None,
     resume: bool,
     shard: Shard | None = None,
     cluster: _cluster.ClusterOptions | None = None,
 ) -> Path:
-    """Searches the first `limit` questions of a file, or a shard of them, here or on a cluster, and returns the path of
-    their trees. Raises UserError."""
-    total = count_questions(questions, need_answer=config.is_sampling)
-    total = min(total, limit or total)
->>>>>>> serve
+    """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
+    Raises UserError."""
+    total = asked.count(config.is_sampling)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
     questions = asked.read(config.is_sampling, total)
@@ -81,15 +73,10 @@ def solve(
     if shard is not None:
         check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
-<<<<<<< HEAD
-        search_all(config, load_model(config), questions, writer, meta, progress)
-=======
         if cluster is None:
-            search_all(config, load_model(config), asked, writer, meta, progress)
+            search_all(config, load_model(config), questions, writer, meta, progress)
         else:
-            _cluster.search_on_cluster(config, cluster, asked, writer, meta, progress)
-        print("\n".join(progress.summary()), file=sys.stderr)
->>>>>>> serve
+            _cluster.search_on_cluster(config, cluster, questions, writer, meta, progress)
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
     progress.conclude(path)
@@ -141,10 +128,6 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
-<<<<<<< HEAD
-    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard)
-=======
     cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
-    solve(config, questions, output, limit, resume, shard, cluster)
->>>>>>> serve
+    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
     return None
