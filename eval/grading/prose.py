@@ -72,7 +72,7 @@ _CLAUSE = re.compile(
 _PIECE = re.compile(
     r"(?P<math>\\begin\{(\w+)\}.*?\\end\{\2\}|\\[a-zA-Z]+\s*(?:\{[a-z]+\})?)"
     r"|(?P<word>(?<![\\a-zA-Z])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|pi|exp|oo|max|min|gcd|lcm|floor|ceil)\b)"
-    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
+    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+(?!is|are|or|and|was|isn)[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
     re.DOTALL,
 )
 
@@ -309,7 +309,7 @@ def _taken_back(answer: str, sentences: list[str], mentions: list[list[str]], fi
         hedged, denied = _HEDGE.search(sentence), _DENIAL.search(sentence)
         if not hedged and not denied:
             continue
-        agreeing = [_agree(answer, mention) for mention in mentions[at]]
+        agreeing = [_agree(answer, mention) for mention in mentions[at]] or [denied is not None]
         if (True in agreeing and at >= first) or (False in agreeing and (hedged or at > first)):
             return True
         if (hedged or denied) and at == first:
