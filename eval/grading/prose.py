@@ -16,7 +16,7 @@ from eval.grading.answers import Answer, Family, Items, Named, Region, Scalar, U
 from eval.grading.compare import same
 from eval.grading.extract import boxes
 from eval.grading.reading import read
-from eval.grading.units import NUMBER_WORDS, SCALES, number_in_words
+from eval.grading.units import NUMBER_WORDS, SCALES, changes, number_in_words, says_more
 
 MAX_MENTIONS = 40
 MAX_SENTENCES = 60
@@ -230,7 +230,14 @@ def _last_value(text: str, in_words: bool) -> str:
     if copulas and (head := _head(text[copulas[-1].end() :], in_words)):
         return head
     values = list(_values(text))
-    return values[0] if len(values) == 1 else ""
+    if len(values) != 1:
+        return ""
+    before, _, after = text.partition(values[0])
+    told = re.findall(r"[^\W\d_]+", before + after)  # a sentence: it has a verb or another function word
+    following = re.match(r"\W*([a-zA-Z]+)", after)
+    if following and changes(following[1]):
+        return ""
+    return values[0] if any(says_more(word) or not word.isascii() for word in told) else ""
 
 
 def _head(tail: str, in_words: bool) -> str:

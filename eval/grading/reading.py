@@ -236,6 +236,8 @@ def _bracketed(text: str) -> Answer | None:
     if brackets == "{}" and (condition := re.fullmatch(r"\s*(\S+?)\s*(?:\\in\s*\\setR\s*)?(?:\||:)(.+)", match[2])):
         return Named(condition[1], _read(condition[2]))
     parts = [part for part in split_top(match[2], ",|;")[0] if part]
+    if len(parts) == 1 and brackets in ("[)", "(]"):
+        return Unread(text)
     if len(parts) == 1 and brackets != "<>":
         return _read(parts[0])
     return Items(brackets, tuple(_read(part) for part in parts))
