@@ -41,7 +41,8 @@ _HEDGE = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:not|never|no|cannot|neither|nor|wrong|incorrect|false|mistake|impossible|invalid|extraneous|reject(?:ed)?|"
-    r"without|except|excluding)\b|n't\b|\bnon\b",
+    r"without|except|excluding|doubt|unlikely|too|fails?|contradicts?|contradiction|discard(?:ed)?|in base|"
+    r"modulo|percent of)\b|n't\b|% of\b|\bnon\b",
     re.IGNORECASE,
 )
 _MARKER = re.compile(
