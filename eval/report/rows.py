@@ -103,5 +103,6 @@ def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
 
 
 def _intact_golds(where: str, record: dict[str, Any]) -> tuple[str, ...]:
-    """The golds of a ToRA-style row in their own notation, which `gt` has lost."""
-    return read_answers({key: value for key, value in record.items() if key != "gt"}, where) or (str(record["gt"]),)
+    """The golds as their source wrote them, not in ToRA's normal form."""
+    source = {key: record[key] for key in ("answer", "solution") if record.get(key) is not None}
+    return read_answers(source, where) or (str(record["gt"]),)
