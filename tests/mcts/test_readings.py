@@ -238,3 +238,14 @@ async def test_whatever_the_fence_the_search_runs_the_code(tora_interpreter: For
         *(search(tora_interpreter, ScriptedModel(lambda p, i, at=at: say(p, at)), mode="react") for at in range(4))
     )
     assert [record["prediction"]["final_answer"] for record in records] == ["$42$"] * 4
+
+
+@pytest.mark.parametrize(
+    "piece", ["```\n", '{"name": "', '{"a":', "<code>", "<tool_call>", "<think>", "</think>", "~~~ a\n"]
+)
+def test_a_hostile_text_is_read_in_no_long_time(piece: str) -> None:
+    import time
+
+    started = time.process_time()
+    TORA.read(piece * (20_000 // len(piece)))
+    assert time.process_time() - started < 2.0
