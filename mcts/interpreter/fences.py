@@ -83,7 +83,7 @@ def _closing(lines: list[str], first: int, closing: re.Pattern[str]) -> int:
             body = "\n".join(lines[first:at])
             if len(body) > PARSED_CHARACTERS:
                 break
-            if body.strip() and is_program(body):
+            if not body.strip() or is_program(body):
                 return at
     return candidates[0] if candidates else len(lines)
 
