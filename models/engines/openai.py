@@ -198,7 +198,7 @@ class OpenAIModel:
         value = reply.get("value")
         if value is None and self.settings.value_token_id >= 0:
             rows = (reply["choices"][0].get("logprobs") or {}).get("top_logprobs") or [{}]
-            slot = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
+            slot: Any = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
             value = slot + VALUE_OFFSET if _is_number(slot) else slot
         if value is None:
             return None

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
@@ -171,7 +171,7 @@ class VllmModel:
         drawn = (
             (token, row[token].logprob) for token, row in zip(completion.token_ids, completion.logprobs, strict=True)
         )
-        finish = "length" if completion.finish_reason == "length" else "stop"
+        finish: Finish = "length" if completion.finish_reason == "length" else "stop"
         return self._drafts.start(context, params.stop, limit).extend(drawn, finish), self._value(output)
 
     async def _request(self, context: Context, params: Any) -> Any:

@@ -70,8 +70,8 @@ class RoundKeys(BaseModel):
     the model that searches, where it is another. search: null for a round without search, whose `train_set` names its
     examples. trees: the name of an earlier round whose trees are used again. method: an objective, which also says
     what the examples need. launch, search_launch: the words in place of `python` in front of trainings and of searches
-    (`accelerate launch ...`, the python of another environment). pooled: train on the examples of all rounds so far. evaluate: rows by name; null leaves a
-    row of the file out.
+    (`accelerate launch ...`, the python of another environment). pooled: train on the examples of all rounds so far.
+    evaluate: rows by name; null leaves a row of the file out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
