@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from arbor.commands import rank_siblings, rerank
-from arbor.commands.rank_siblings import pairs, truths
+from eval.report.siblings import pairs, truths
 from mcts.errors import UserError
 from mcts.model import Context
 from mcts.trees.node import Node, walk

@@ -116,7 +116,7 @@ class TreeWriter:
         whole = True
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if _torn(line):
+                if torn(line):
                     os.truncate(self.path, self._size)
                     return
                 whole = line.endswith(b"\n")
@@ -179,7 +179,7 @@ class TreeWriter:
             self._file = None
 
 
-def _torn(line: bytes) -> bool:
+def torn(line: bytes) -> bool:
     """Whether a line is what a killed run leaves of an object: without a line break, and no JSON. A last line that
     is whole, or begins in another way, is somebody else's."""
     if line.endswith(b"\n") or not line.startswith(b"{"):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
@@ -97,6 +97,9 @@ class VllmModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         limit = min(params.max_tokens, self.window - context.length)

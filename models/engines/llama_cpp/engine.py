@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
 from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
 from models.engines.llama_cpp.gguf import gguf_file
@@ -186,6 +186,9 @@ class LlamaCppModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self.window:
