@@ -174,7 +174,7 @@ class _Items:
 
 def _slots(users: np.ndarray, step: int) -> int:
     """How many samples an item has room for: little reading, few empty slots."""
-    choices = [step * 2**power for power in range(6)]
+    choices: list[int] = [step * 2**power for power in range(6)]
     return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
