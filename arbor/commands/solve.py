@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 
 from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
+from arbor.commands import _cluster
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
@@ -48,8 +49,16 @@ class Asked:
         return {"question_key": self.question_key, "answer_key": self.answer_key}
 
 
-def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool, shard: Shard | None = None) -> Path:
-    """Searches questions of a file, or a shard of them, and returns the path of their trees. Raises UserError."""
+def solve(
+    config: RunConfig,
+    asked: Asked,
+    output: Path | None,
+    resume: bool,
+    shard: Shard | None = None,
+    cluster: _cluster.ClusterOptions | None = None,
+) -> Path:
+    """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
+    Raises UserError."""
     total = asked.count(config.is_sampling)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
@@ -64,7 +73,10 @@ def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool, sh
     if shard is not None:
         check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
-        search_all(config, load_model(config), questions, writer, meta, progress)
+        if cluster is None:
+            search_all(config, load_model(config), questions, writer, meta, progress)
+        else:
+            _cluster.search_on_cluster(config, cluster, questions, writer, meta, progress)
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
     progress.conclude(path)
@@ -89,6 +101,7 @@ def print_config(config: RunConfig) -> None:
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
 @options.shard
+@_cluster.cluster
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -100,6 +113,10 @@ def command(
     output: Path | None,
     limit: int | None,
     shard: Shard | None,
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float | None,
+    ray_engines: int | None,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -111,5 +128,6 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
-    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard)
+    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
+    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
     return None

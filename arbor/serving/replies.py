@@ -18,8 +18,8 @@ class Reply:
     def __init__(self, asked: Asked, chat: bool, step_delim: str) -> None:
         self.asked, self.chat, self.step_delim = asked, chat, step_delim
         kind = "chat.completion" if chat else "text_completion"
-        self._head = {"id": f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}", "object": kind}
-        self._head |= {"created": int(time.time()), "model": asked.name}
+        name = f"{'chatcmpl' if chat else 'cmpl'}-{secrets.token_hex(12)}"
+        self._head = {"id": name, "object": kind, "created": int(time.time()), "model": asked.name}
 
     def whole(self, record: dict[str, Any]) -> dict[str, Any]:
         text = "".join(self.text(at, step) for at, step in enumerate(solution(record))) + closing(record)

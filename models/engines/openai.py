@@ -160,16 +160,8 @@ class OpenAIModel(RemoteModel):
         text = choice["text"].partition(stop)[0] if stop else choice["text"]
         token_ids = self.tokenizer.encode(text + stop)
         ends = self.tokenizer.ends(token_ids, text + stop)
-        return Sample(
-            token_ids,
-            text,
-            total if _is_number(total) else sum(logprobs),
-            finish,
-            stop,
-            "",
-            ends,
-            Context(context, token_ids),
-        )
+        total = total if _is_number(total) else sum(logprobs)
+        return Sample(token_ids, text, total, finish, stop, "", ends, Context(context, token_ids))
 
     def _value(self, reply: dict[str, Any]) -> float | None:
         """The value in a reply, if there is one. Raises UserError for a number that cannot be one."""

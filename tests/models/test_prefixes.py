@@ -150,5 +150,7 @@ def test_beginnings_against_a_plain_search() -> None:
 
 
 def _agreed(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    count = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    count = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     return first[:count]
