@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import itertools
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -185,7 +184,7 @@ def output_path(options: Options, name: str, config: RunConfig, fingerprint: str
     kind = config.prompt_wrap + ("" if config.mode == "react" else f"_{config.mode}")
     count = rows if options.num_test_sample == -1 else options.num_test_sample
     stem = f"{options.split}_{kind}_{count}_seed{config.seed}_t{config.temperature}"
-    stem += f"_s{options.start}_e{options.end}"
+    stem += f"_s{options.start}_e{options.end}" + (f"_{options.shard.name}" if options.shard else "")
     stamp = "_" + datetime.datetime.now().strftime("%m-%d_%H-%M")
     places = (folder / f"{stem}{stamp}{f'-{n}' if n > 1 else ''}.jsonl" for n in itertools.count(1))
     unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1, recorded_fingerprint)
@@ -233,7 +232,12 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
     """Everything of a data set that can fail before a model is there. Raises UserError."""
     questions = choose_questions(options, name, config.seed or 0)
     meta = describe(config)
-    meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
+    prompt = load_markup(config).prompt("")
+    shown = prompt if isinstance(prompt, str) else repr(prompt)
+    meta["fingerprint"] += "-" + hashlib.sha256(shown.encode()).hexdigest()[:8]
+    if options.shard is not None:
+        _, meta["shard"] = options.shard.describe(questions, config)
+        questions = list(options.shard.part(questions, config.budget_block))
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
     progress = Progress(len(questions), lambda row: row["score"][0], name)
     return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
@@ -246,8 +250,8 @@ def infer(task: Task, model: Any) -> Path:
     if len(writer.done) < len(task.questions) or not metrics.exists():
         started = time.monotonic()
         search_all(config, model, task.questions, writer, task.meta, task.progress, RowSolver)
-        print("\n".join(task.progress.summary()), file=sys.stderr)
         write_metrics(writer.path, config.prompt_wrap, time.monotonic() - started)
+        task.progress.conclude(writer.path)
     return writer.path
 
 
@@ -278,6 +282,7 @@ def option(
 @option("--start", int, 0, help="the first question, counted from 0")
 @option("--end", int, -1, help="the question after the last (-1: to the end)")
 @click.option("--limit", type=_options.Whole(1), help="only N questions from --start, instead of --end")
+@_options.shard
 @option("--correct_golds", is_flag=True, help="repair the known slips in MATH's answers")
 @click.option(
     "--config",
@@ -289,7 +294,7 @@ def option(
 )
 @_options.overrides
 @option("--model_name_or_path", help="model folder  [default: the configuration's]")
-@option("--prompt_type", help="tora, pal, cot, react or react_sft  [default: tora]")
+@option("--prompt_type", help="tora, pal, cot, chat, react or react_sft  [default: tora]")
 @click.option("--seed", type=_options.SEED, help="of the sampling noise and of the choice of questions  [default: 0]")
 @option("--temperature", float, help="of the sampling  [default: 0]")
 @option("--top_p", float, help="share of the probability that is sampled from  [default: 1]")

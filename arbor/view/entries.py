@@ -80,7 +80,7 @@ def make_item(number: int, where: str, record: Json, *, graded: bool = True) -> 
         "record": record,
         "verdicts": verdicts,
         "picked": vars(picked) if picked else None,
-        "prompt": None if markup is None else markup.prompt(entry["question"]),
+        "prompt": None if markup is None else str(markup.prompt(entry["question"])),
         "delimiter": "\n" if markup is None else markup.step_delim,
         "written": [_written(markup, root) for root in roots],
         "markup": said,

@@ -17,13 +17,13 @@ import os
 import random
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.arguments import read_settings
 from models.engines.draft import Drafts
 from models.engines.queue import Background
@@ -123,6 +123,9 @@ class OpenAIModel:
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
 
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
+
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         self._check_length(context)
         draws = n if params.temperature > 0 else min(n, 1)  # the most likely sample is always the same
@@ -174,9 +177,9 @@ class OpenAIModel:
         return self._read(context, params, limit, reply["choices"][0]), self._value(reply)
 
     def _read(self, context: Context, params: Sampling, limit: int, choice: dict[str, Any]) -> Sample:
-        logprobs = [logprob or 0.0 for logprob in (choice.get("logprobs") or {}).get("token_logprobs") or ()]
-        if _is_number(total := choice.get("logprob")):  # Arbor's server has the sum only
-            logprobs = [total]
+        each = (choice.get("logprobs") or {}).get("token_logprobs") or []
+        logprobs = [logprob or 0.0 for logprob in each]
+        total = choice.get("logprob")  # Arbor's: with the end of the sequence
         ids, which = choice.get("token_ids"), choice.get("stop_reason", choice.get("matched_stop"))
         length = choice.get("finish_reason") == "length"
         if ids is not None:
@@ -185,13 +188,20 @@ class OpenAIModel:
                 ids = ids[:-1]
             padded = logprobs + [0.0] * (len(ids) - len(logprobs))
             drawn = zip(ids, padded, strict=False)
-            return self._drafts.start(context, params.stop, limit).extend(drawn, finish)
+            sample = self._drafts.start(context, params.stop, limit).extend(drawn, finish)
+            known = len(each) >= len(ids) and None not in each
+            return replace(
+                sample,
+                logprob=total if _is_number(total) else sample.logprob,
+                logprobs=sample.logprobs if known else (),
+            )
         stop = which if isinstance(which, str) and which in params.stop else ""
         finish = "length" if length else "stop" if stop else "eos"  # many servers do not say which stop string it was
         text = choice["text"].partition(stop)[0] if stop else choice["text"]
         token_ids = self.tokenizer.encode(text + stop)
         ends = self.tokenizer.ends(token_ids, text + stop)
-        return Sample(token_ids, text, sum(logprobs), finish, stop, "", ends, Context(context, token_ids))
+        total = total if _is_number(total) else sum(logprobs)
+        return Sample(token_ids, text, total, finish, stop, "", ends, Context(context, token_ids))
 
     def _value(self, reply: dict[str, Any]) -> float | None:
         """The value in a reply, if there is one. Raises UserError for a number that cannot be one."""
@@ -242,10 +252,15 @@ class OpenAIModel:
             return Dialect(dialect.ids, reply["choices"][0].get("token_ids") is not None)
         raise UserError(f"{self.settings.base_url}/completions: not OpenAI-style completions: {error}")
 
+    def _prompt_text(self, ids: list[int]) -> str:
+        """The prompt for a server that takes none as token ids: it adds the BOS itself, and would read control tokens
+        in the text of a question."""
+        return self.tokenizer.disarmed(self.tokenizer.decode_start(ids).removeprefix(self._bos))
+
     async def _complete(self, context: Context, wanted: dict[str, Any], probing: bool = False) -> dict[str, Any]:
         """The reply to one prompt, one choice. Raises UserError, ContextTooLong and, when probing, Refused."""
         ids = context.all_token_ids()
-        prompt = ids if self.dialect.ids else self.tokenizer.decode_start(ids).removeprefix(self._bos)
+        prompt = ids if self.dialect.ids else self._prompt_text(ids)
         body = {"model": self._name, "prompt": prompt, "n": 1, "logprobs": 1, **wanted}
         if self.dialect.extras:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "skip_special_tokens": False}
