@@ -56,6 +56,7 @@ def solve(
     resume: bool,
     shard: Shard | None = None,
     cluster: _cluster.ClusterOptions | None = None,
+    live: bool = False,
 ) -> Path:
     """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
     Raises UserError."""
@@ -68,7 +69,7 @@ def solve(
         questions = shard.part(asked.read(config.is_sampling, total), config.budget_block)
         total = len(indices)
     path = output or output_path(asked.path, config, meta["fingerprint"], total, resume, shard)
-    progress = Progress(total)
+    progress = Progress(total, live=live)
     writer = open_writer(path, meta, progress, resume=resume)
     if shard is not None:
         check_own(path, writer.done, indices, shard)
@@ -102,6 +103,8 @@ def print_config(config: RunConfig) -> None:
 @options.limit
 @options.shard
 @_cluster.cluster
+@options.live
+@click.option("--report", is_flag=True, help="leave report.html and report.md in TREES.report (arbor report)")
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -117,6 +120,8 @@ def command(
     ray_cpus: float,
     ray_gpus: float | None,
     ray_engines: int | None,
+    live: bool,
+    report: bool,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -126,8 +131,14 @@ def command(
         raise UserError("expected either --questions FILE or --question TEXT")
     check_run(config)
     if question is not None:
-        return ask(config, question, output)
+        if report:
+            raise UserError("--report is of a question file; expected --questions FILE with it")
+        return ask(config, question, output, live)
     assert questions is not None
     cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
-    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
+    path = solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster, live)
+    if report:
+        from arbor.commands.report import write_report
+
+        print(write_report([path], path.with_suffix(".report")))
     return None
