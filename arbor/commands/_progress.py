@@ -15,6 +15,7 @@ from tqdm import tqdm
 from arbor.assembly import choose_seed, open_solver
 from arbor.commands._live import Display
 from arbor.commands._running import when_stopped
+from arbor.commands._tracking import Tracker
 from mcts.errors import UserError
 from mcts.model import LanguageModel
 from mcts.question import Question
@@ -42,6 +43,7 @@ class Progress:
     def __init__(self, total: int, verdict: Verdict = graded, name: str = "", *, live: bool = False) -> None:
         self.total, self.name, self._verdict, self._live = total, name, verdict, live
         self._display: Display | None = None
+        self.tracker: Tracker | None = None
         self.done = self.right = self.graded = 0
         self.reasons = Counter[str]()
 
@@ -56,6 +58,8 @@ class Progress:
 
     def tick(self, record: Mapping[str, Any]) -> None:
         self.see(record)
+        if self.tracker is not None:
+            self.tracker.log(self, record)
         if self._display is None:
             self._show()
             self.bar.update()
@@ -75,6 +79,8 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         (self.bar if self._display is None else self._display).close()
+        if self.tracker is not None:
+            self.tracker.finish()
 
     def _show(self) -> None:
         if self.graded:

@@ -65,6 +65,18 @@ def test_what_a_model_wrote_gives_a_terminal_no_orders() -> None:
     assert any("99  Q" in line for line in lines) and not any(re.match(r" +3  ", line) for line in lines)
 
 
+def test_a_search_is_logged_to_tensorboard(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    done = subprocess.run([*RUN, str(tmp_path / "t.jsonl"), "--track", "tensorboard"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (folder,) = {path.parent for path in (tmp_path / "t.logs").rglob("events*")}
+    events = accumulator.EventAccumulator(str(folder)).Reload()
+    points = events.Scalars("accuracy")
+    assert [point.step for point in points] == [1, 2, 3] and all(0 <= point.value <= 100 for point in points)
+    spent = [point.value for point in events.Scalars("tokens_generated")]
+    assert spent == sorted(spent) and spent[0] > 0
+
+
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (61, "1:01"), (3599.6, "1:00:00"), (90061, "25:01:01")])
 def test_time_left(seconds: float, shown: str) -> None:
     assert clock(seconds) == shown
