@@ -134,7 +134,9 @@ def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
 
 def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
-    model = config.engine if config.model_dir is None else Path(config.model_dir).resolve().name
+    from models.engines.registry import describe_model
+
+    model = describe_model(config)["name"] if config.model_dir is None else Path(config.model_dir).resolve().name
     pattern = questions.with_name(f"{questions.name}.{config.mode}.{model}")
     known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
