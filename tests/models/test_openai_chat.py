@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,10 +82,16 @@ class Chats(Handler):
         return {"choices": [choice], "usage": usage}
 
 
+@cache
+def engines(folder: Path) -> tuple[Service, TransformersModel]:
+    """The engine that servers ask, and one to compare with."""
+    first, second = (TransformersModel.load(folder, need_value=False) for _ in range(2))
+    return Service(first, "small"), second
+
+
 class Server:
     def __init__(self, folder: Path, **changes: Any) -> None:
-        self.reference = TransformersModel.load(folder, need_value=False)
-        service = Service(TransformersModel.load(folder, need_value=False), "small")
+        service, self.reference = engines(folder)
         fresh = {"replies": [], "asked": [], "headers_seen": [], "refuses": {}}
         self.handler: Any = type("Bound", (Chats,), {"service": service, **fresh, **changes})
         self.http = make_server("127.0.0.1", 0)
@@ -359,7 +366,7 @@ def test_values_are_refused_before_anything_is_asked(server: Server) -> None:
 
 async def test_the_prompt_of_a_chat_reaches_a_server_of_texts_with_its_control_tokens(folder: Path) -> None:
     """And those of the question's text do not."""
-    service = Service(TransformersModel.load(folder, need_value=False), "small")
+    service, _ = engines(folder)
     prompts: list[str] = []
 
     class Texts(Handler):
