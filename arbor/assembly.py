@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from arbor.shards import Shard
 from mcts.errors import UserError
 from mcts.jsonl import unwritable
 from mcts.model import LanguageModel
@@ -132,12 +133,15 @@ def choose_seed(config: RunConfig, writer: TreeWriter | None) -> int:
     return secrets.randbits(32)
 
 
-def output_path(questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool) -> Path:
-    """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one."""
+def output_path(
+    questions: Path, config: RunConfig, fingerprint: str, total: int, resume: bool, shard: Shard | None = None
+) -> Path:
+    """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one.
+    A shard's name stands before the time."""
     from models.engines.registry import describe_model
 
     model = describe_model(config)["name"] if config.model_dir is None else Path(config.model_dir).resolve().name
-    pattern = questions.with_name(f"{questions.name}.{config.mode}.{model}")
+    pattern = questions.with_name(".".join([questions.name, config.mode, model, *([shard.name] if shard else [])]))
     known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")
     return known or pattern.with_name(f"{pattern.name}.{stamp}.jsonl")

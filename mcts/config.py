@@ -176,7 +176,7 @@ class Config(BaseModel):
     """seconds a snippet"""
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"
     """how an observation is written"""
-    code_limits: dict[str, Any] = Field(default_factory=dict)
+    code_limits: dict[str, Any] = {}
     """further bounds of the sandbox: [names and units](interpreter.md)"""
     sandbox: Literal["auto", "required", "off"] = neutral("auto")
     """confinement of the code: `required` refuses a weak one, `off` has none"""

@@ -97,6 +97,8 @@ class Sample:
     overflow: what the last token says beyond the stop string.
     ends: for each token the length of `text + stop + overflow` up to and including it (the bytes of one character
         all end where the character does). Empty: `token_ids` spell `text`.
+    logprobs: one for each of `token_ids`; `logprob` is their sum, with that of an end-of-sequence token. Empty: the
+        engine has the sum only.
     context: the segment (parent: the sampled context) that holds exactly `token_ids`, where the engine kept
         their key/value entries. A prompt built on it computes none of them again.
     """
@@ -109,6 +111,7 @@ class Sample:
     overflow: str = ""
     ends: tuple[int, ...] = ()
     context: Context | None = None
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import click
 
 from arbor.assembly import check_output
 from arbor.commands import _options as options
+from arbor.shards import check_once
 from eval.grading.grader import POLICIES
 from eval.report.methods import average, by_data_set, evaluate, methods_table, tasks_table
 from eval.report.rows import read_rows
@@ -29,9 +30,12 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 @click.argument("files", nargs=-1, type=options.FILE, metavar="FILE...")
 @options.trees("the same as FILE...", several=True, required=False)
 @click.option("--policy", type=click.Choice(list(POLICIES)), default="default", help="how answers are compared")
+@click.option("--pool", is_flag=True, help="the files are parts of one run (shards): one score of all")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of tables")
 @click.option("--audit", type=options.FILE, default=Path("undecided.jsonl"), help="where undecided pairs are listed")
-def command(files: tuple[Path, ...], trees: tuple[Path, ...], policy: str, as_json: bool, audit: Path) -> None:
+def command(
+    files: tuple[Path, ...], trees: tuple[Path, ...], policy: str, pool: bool, as_json: bool, audit: Path
+) -> None:
     files = (*files, *trees)
     if not files:
         raise UserError("expected files of saved trees or of ToRA-style outputs")
@@ -39,6 +43,9 @@ def command(files: tuple[Path, ...], trees: tuple[Path, ...], policy: str, as_js
     undecided: list[dict[str, Any]] = []
     results: dict[str, Any] = {}
     read = {path: read_rows(path, policy) for path in files}
+    if pool:
+        read = {Path(f"{files[0]} and {len(files) - 1} more"): [row for rows in read.values() for row in rows]}
+        check_once(*read.values())
     for path, rows in read.items():
         results[str(path)] = evaluate(rows, policy, undecided)
         if not as_json:

@@ -186,7 +186,7 @@ def output_path(options: Options, name: str, config: RunConfig, fingerprint: str
     kind = config.prompt_wrap + ("" if config.mode == "react" else f"_{config.mode}")
     count = rows if options.num_test_sample == -1 else options.num_test_sample
     stem = f"{options.split}_{kind}_{count}_seed{config.seed}_t{config.temperature}"
-    stem += f"_s{options.start}_e{options.end}"
+    stem += f"_s{options.start}_e{options.end}" + (f"_{options.shard.name}" if options.shard else "")
     stamp = "_" + datetime.datetime.now().strftime("%m-%d_%H-%M")
     places = (folder / f"{stem}{stamp}{f'-{n}' if n > 1 else ''}.jsonl" for n in itertools.count(1))
     unfinished = unfinished_output(folder / stem, "_??-??_??-??*", fingerprint, rows + 1, recorded_fingerprint)
@@ -237,6 +237,9 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
     prompt = load_markup(config).prompt("")
     shown = prompt if isinstance(prompt, str) else repr(prompt)
     meta["fingerprint"] += "-" + hashlib.sha256(shown.encode()).hexdigest()[:8]
+    if options.shard is not None:
+        _, meta["shard"] = options.shard.describe(questions, config)
+        questions = list(options.shard.part(questions, config.budget_block))
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
     progress = Progress(len(questions), lambda row: row["score"][0], name)
     return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
@@ -281,6 +284,7 @@ def option(
 @option("--start", int, 0, help="the first question, counted from 0")
 @option("--end", int, -1, help="the question after the last (-1: to the end)")
 @click.option("--limit", type=_options.Whole(1), help="only N questions from --start, instead of --end")
+@_options.shard
 @option("--correct_golds", is_flag=True, help="repair the known slips in MATH's answers")
 @click.option(
     "--config",

@@ -17,9 +17,11 @@ from pathlib import Path
 import click
 
 from arbor.assembly import describe, load_markup, load_model, open_writer, output_path
+from arbor.commands import _cluster
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from arbor.commands.ask import ask
+from arbor.shards import Shard, check_own
 from eval.data.questions import count_questions, read_questions
 from mcts.errors import UserError
 from mcts.question import Question
@@ -47,16 +49,34 @@ class Asked:
         return {"question_key": self.question_key, "answer_key": self.answer_key}
 
 
-def solve(config: RunConfig, asked: Asked, output: Path | None, resume: bool) -> Path:
-    """Searches questions of a file and returns the path of their trees. Raises UserError."""
+def solve(
+    config: RunConfig,
+    asked: Asked,
+    output: Path | None,
+    resume: bool,
+    shard: Shard | None = None,
+    cluster: _cluster.ClusterOptions | None = None,
+) -> Path:
+    """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
+    Raises UserError."""
     total = asked.count(config.is_sampling)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
-    path = output or output_path(asked.path, config, meta["fingerprint"], total, resume)
+    questions = asked.read(config.is_sampling, total)
+    if shard is not None:
+        indices, meta["shard"] = shard.describe(questions, config)
+        questions = shard.part(asked.read(config.is_sampling, total), config.budget_block)
+        total = len(indices)
+    path = output or output_path(asked.path, config, meta["fingerprint"], total, resume, shard)
     progress = Progress(total)
     writer = open_writer(path, meta, progress, resume=resume)
+    if shard is not None:
+        check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
-        search_all(config, load_model(config), asked.read(config.is_sampling, total), writer, meta, progress)
+        if cluster is None:
+            search_all(config, load_model(config), questions, writer, meta, progress)
+        else:
+            _cluster.search_on_cluster(config, cluster, questions, writer, meta, progress)
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
     progress.conclude(path)
@@ -80,6 +100,8 @@ def print_config(config: RunConfig) -> None:
 @click.option("--answer-key", metavar="NAME", help="column of the answer  [default: found by its usual names]")
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
+@options.shard
+@_cluster.cluster
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -90,6 +112,11 @@ def command(
     answer_key: str | None,
     output: Path | None,
     limit: int | None,
+    shard: Shard | None,
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float | None,
+    ray_engines: int | None,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -101,5 +128,6 @@ def command(
     if question is not None:
         return ask(config, question, output)
     assert questions is not None
-    solve(config, Asked(questions, limit, question_key, answer_key), output, resume)
+    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
+    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
     return None

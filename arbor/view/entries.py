@@ -165,8 +165,10 @@ def _read_markup(config: Any, root: Node) -> tuple[Markup | None, str]:
     if config:
         try:
             return _markup(RunConfig.model_validate(config).model_dump_json()), ""
-        except (ValidationError, UserError) as error:
-            return None, str(error).partition("\n")[0]
+        except ValidationError as error:
+            return None, f"its configuration is not of this version: {error.errors()[0]['msg']}"
+        except UserError as error:
+            return None, str(error)
     if any(child.text.startswith("<step>") for child in root.children):
         return SftMarkup(), "the file does not say its markup, AlphaMath's is assumed"
     return None, "the file does not say its markup"

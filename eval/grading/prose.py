@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from eval.grading.answers import Answer, Family, Items, Named, Region, Unread, Words
+from eval.grading.answers import Answer, Family, Items, Named, Region, Scalar, Unread, Words
 from eval.grading.compare import same
 from eval.grading.extract import boxes
 from eval.grading.reading import read
@@ -91,12 +91,15 @@ _BOXES = re.compile(
 def complete(answer: Answer) -> bool:
     """Whether a text was read to its end: no words in it but a name or a short phrase that states one thing."""
     if isinstance(answer, Items | Region | Family):
-        kinds = {isinstance(part, Words) for part in answer.parts if not getattr(part, "text", "").isalpha()}
+        short = [part for part in answer.parts if isinstance(part, Scalar) and part.text.isalpha()]
+        kinds = {isinstance(part, Words) for part in answer.parts if part not in short}
         return all(map(complete, answer.parts)) and len(kinds) < 2
     if isinstance(answer, Named):
         return complete(answer.value)
     if isinstance(answer, Words):
-        return len(answer.text.split()) <= 5 and not re.search(r"\d|\b(?:is|are|it|its|answer|[b-z])\b", answer.text)
+        counted = " " in answer.text and any(word in NUMBER_WORDS or word in SCALES for word in answer.text.split())
+        told = re.search(r"\d|\b(?:is|are|it|its|answer|[b-z])\b", answer.text)
+        return len(answer.text.split()) <= 5 and not counted and not told
     return not isinstance(answer, Unread)
 
 
@@ -147,23 +150,25 @@ def statement(text: str, in_words: bool = False) -> Statement:
         joined = ", ".join(answers)
         firm = complete(read(joined)) and (len(answers) == 1 or _BOXES.fullmatch(text) is not None)
         return Statement((joined,), firm, tuple(boxed[:MAX_MENTIONS]))
-    sentences = [one.strip() for one in _SENTENCES.split(_plain(text)) if one and one.strip()]
-    sentences = _without_numbering(sentences)[:MAX_SENTENCES]
-    found = [_claim(sentence, in_words) for sentence in sentences]
+    numbered = [one.strip() for one in _SENTENCES.split(_plain(text)) if one and one.strip()]
+    sentences = _without_numbering(numbered)[:MAX_SENTENCES]
+    claims = [_claim(sentence, in_words) for sentence in sentences]
     mentions = [list(_mentions(sentence)) for sentence in sentences]
-    everything = tuple(dict.fromkeys(mention for some in mentions for mention in some))
-    for rank in (3, 2, 1):
-        claims = [(at, claim) for at, (strength, claim) in enumerate(found) if claim and strength == rank]
-        if claims:
-            answers = _different(claim for _, claim in claims)
-            others = rank == 1 and any(not claim and mentions[at] for at, (_, claim) in enumerate(found))
-            firm = (
-                len(answers) == 1
-                and not others
-                and not _taken_back(answers[0], sentences, mentions, claims[0][0], rank)
-            )
-            return Statement(answers, firm, everything[:MAX_MENTIONS])
-    return Statement((), False, everything[:MAX_MENTIONS])
+    if sentences != numbered:
+        mentions.append([one.partition(".")[0] for one in numbered if one[0].isdigit()])
+    everything = tuple(dict.fromkeys(mention for some in mentions for mention in some))[:MAX_MENTIONS]
+    best = max((strength for strength, claim in claims if claim), default=0)
+    if not best:
+        return Statement((), False, everything)
+    first = next(at for at, (strength, claim) in enumerate(claims) if claim and strength == best)
+    answers = _different(
+        claim
+        for at, (strength, claim) in enumerate(claims)
+        if claim and (strength == best or (strength > 1 and at > first))
+    )
+    unclear = best == 1 and any(not claim and some for (_, claim), some in zip(claims, mentions, strict=False))
+    firm = len(answers) == 1 and not unclear and not _taken_back(answers[0], sentences, mentions, first, best)
+    return Statement(answers, firm, everything)
 
 
 _BOLD = re.compile(r"\*\*([^*]+)\*\*")
@@ -195,7 +200,7 @@ def _claim(sentence: str, in_words: bool) -> tuple[int, str]:
         if head := _head(tail, in_words) or _last_value(tail, in_words):
             return 3, head
     concluded = _CONCLUSION.match(sentence) is not None
-    opened = _OPENER.sub("", sentence)
+    opened = _once(_OPENER.sub("", sentence))
     if opened and _is_value(opened, False) and not (concluded and opened != sentence and in_words):
         return 2, _stripped(opened)
     bold = [one for one in _BOLD.findall(sentence) if len(list(_values(one))) == 1]
@@ -204,9 +209,24 @@ def _claim(sentence: str, in_words: bool) -> tuple[int, str]:
     return (2 if concluded else 1), _last_value(sentence, in_words)
 
 
+def _once(text: str) -> str:
+    """A value that is said twice, "42 42" or "42 (forty-two)", once."""
+    words = _stripped(text).split()
+    if len(words) > 1 and len(set(words)) == 1:
+        return words[0]
+    match = re.fullmatch(r"(?P<value>[^()]+?)\s*\((?P<again>[^()]+)\)\s*[.!]?", text)
+    if match and _is_value(match["value"], False) and _is_value(match["again"], False):
+        return match["value"] if _agree(match["value"], match["again"]) else text
+    return text
+
+
 def _last_value(text: str, in_words: bool) -> str:
     """What the last "is" or "=" is followed by, else the only value; "" where neither is clear."""
     copulas = list(_COPULA.finditer(text))
+    if copulas and copulas[-1].group() == "=":
+        named = [value for value in _values(text) if "=" in value and isinstance(read(value), Named)]
+        if named and text.rstrip(" .").endswith(named[-1]):
+            return named[-1]
     if copulas and (head := _head(text[copulas[-1].end() :], in_words)):
         return head
     values = list(_values(text))
@@ -290,7 +310,7 @@ def _taken_back(answer: str, sentences: list[str], mentions: list[list[str]], fi
         if not hedged and not denied:
             continue
         agreeing = [_agree(answer, mention) for mention in mentions[at]]
-        if (True in agreeing and at >= first) or (False in agreeing and hedged):
+        if (True in agreeing and at >= first) or (False in agreeing and (hedged or at > first)):
             return True
         if (hedged or denied) and at == first:
             return True

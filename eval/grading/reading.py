@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import accumulate, product
+from functools import lru_cache
+from itertools import product
 
 import sympy
 from sympy import Rational, Symbol
@@ -29,7 +30,7 @@ from eval.grading.answers import (
 from eval.grading.identity import equal_values
 from eval.grading.latex import FUNCTIONS, Unreadable, Value, matrix_cells, parse_expression
 from eval.grading.numbers import read_number
-from eval.grading.text import clean, unwrap, words
+from eval.grading.text import clean, nested, unwrap, words
 from eval.grading.units import (
     NUMBER_WORDS,
     SCALES,
@@ -41,13 +42,11 @@ from eval.grading.units import (
     unit_name,
 )
 
-MAX_NESTING = 40  # of brackets; deeper texts are not read
 
-
+@lru_cache(maxsize=256)
 def read(text: str) -> Answer:
     """The answer that a text gives. Never raises; what cannot be read comes back as Words or Unread."""
-    depth = list(accumulate((char in "([{") - (char in ")]}") for char in text))
-    return _read(clean(text)) if max(depth, default=0) <= MAX_NESTING else Unread(text)
+    return Unread(text) if nested(text) else _read(clean(text))
 
 
 def _read(text: str) -> Answer:
@@ -220,7 +219,9 @@ def _bare_parts(answer: Answer) -> tuple[Answer, ...]:
 
 def _membership(text: str) -> Answer | None:
     match = re.fullmatch(r"(\S[^,]*?)\s*\\in(?![a-zA-Z])\s*(.+)", text)
-    return Named(_name(match[1]) or match[1], _read(match[2])) if match and balanced(match[1]) else None
+    if match is None or not balanced(match[1]) or any(map(says_more, re.findall(r"[a-z]{2,}", match[1]))):
+        return None
+    return Named(_name(match[1]) or match[1], _read(match[2]))
 
 
 _BRACKETS = re.compile(r"(\(|\[|\\\{|\\langle)(.*)(\)|\]|\\\}|\\rangle)", re.DOTALL)
@@ -277,6 +278,8 @@ def _name(text: str) -> str:
     """The text without spaces when it only names a quantity: a symbol, f(x), f(1), P(X=2), a segment; else ""."""
     text = text.strip()
     if text.lstrip("\\").partition("(")[0].strip() in FUNCTIONS:
+        return ""
+    if " " in text and any(says_more(word) for word in re.findall(r"[a-z]{2,}", text)):
         return ""
     named = _NAME.fullmatch(text) or (_EVALUATED.fullmatch(text) and balanced(text[text.find("(") + 1 : -1]))
     return re.sub(r"[\s{}]", "", text) if named else ""

@@ -74,14 +74,7 @@ def compare(read: Mapping[str, Sequence[Row]], policy: str) -> Json:
         costs = {key: column.figure(records) for key, column in columns(COST).items()}
         files.append({"name": name, **asdict(accuracy(verdicts[name])), "cost_per_question": costs})
     first = names[0]
-    pairs = [
-        {
-            "first": first,
-            "second": name,
-            **_pair(read[first], read[name], verdicts[first], verdicts[name], (first, name)),
-        }
-        for name in names[1:]
-    ]
+    pairs = [{"first": first, "second": name, **_pair((first, name), read, verdicts)} for name in names[1:]]
     return {"policy": policy, "files": files, "pairs": pairs}
 
 

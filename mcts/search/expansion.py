@@ -256,7 +256,7 @@ class Expander:
                 child.end(UNPARSABLE)
         elif step.answers:
             child.end(TOO_MANY_ERRORS)
-        elif "Error" in execution.observation:
+        elif "Error" in execution.observation if self.config.published_rules else execution.failed:
             child.errors = child.parent.errors + 1
             if child.errors > self.config.errors_threshold:
                 child.end(TOO_MANY_ERRORS)

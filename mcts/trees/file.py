@@ -116,7 +116,7 @@ class TreeWriter:
         whole = True
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if _torn(line):
+                if torn(line):
                     os.truncate(self.path, self._size)
                     return
                 whole = line.endswith(b"\n")
@@ -148,8 +148,11 @@ class TreeWriter:
     def append(self, index: int, record: Mapping[str, Any]) -> None:
         """Writes a finished question; it is on disk (in the system's cache) on return. Raises UserError where it cannot
         be written, with the lines before it whole."""
+        self.append_line(index, str(record["question"]), encode_line(record))
+
+    def append_line(self, index: int, question: str, line: bytes) -> None:
+        """`append` for a record that was encoded elsewhere."""
         assert self._file is not None, "open() comes first"
-        line = encode_line(record)
         rest = memoryview(line)
         try:
             while rest:
@@ -160,7 +163,7 @@ class TreeWriter:
             raise UserError(
                 f"{unwritable(self.path, error)}; its {len(self.done)} finished questions are kept"
             ) from None
-        self._note(index, str(record["question"]), len(line))
+        self._note(index, question, len(line))
 
     def finish(self) -> None:
         """Sorts the lines by question, whole or not at all."""
@@ -179,7 +182,7 @@ class TreeWriter:
             self._file = None
 
 
-def _torn(line: bytes) -> bool:
+def torn(line: bytes) -> bool:
     """Whether a line is what a killed run leaves of an object: without a line break, and no JSON. A last line that
     is whole, or begins in another way, is somebody else's."""
     if line.endswith(b"\n") or not line.startswith(b"{"):

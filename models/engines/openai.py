@@ -173,9 +173,9 @@ class OpenAIModel:
         return self._read(context, params, limit, reply["choices"][0]), self._value(reply)
 
     def _read(self, context: Context, params: Sampling, limit: int, choice: dict[str, Any]) -> Sample:
-        logprobs = [logprob or 0.0 for logprob in (choice.get("logprobs") or {}).get("token_logprobs") or ()]
-        if _is_number(total := choice.get("logprob")):  # Arbor's server has the sum only
-            logprobs = [total]
+        each = (choice.get("logprobs") or {}).get("token_logprobs") or []
+        logprobs = [logprob or 0.0 for logprob in each]
+        total = choice.get("logprob")  # Arbor's: with the end of the sequence
         ids, which = choice.get("token_ids"), choice.get("stop_reason", choice.get("matched_stop"))
         length = choice.get("finish_reason") == "length"
         if ids is not None:
@@ -184,13 +184,20 @@ class OpenAIModel:
                 ids = ids[:-1]
             padded = logprobs + [0.0] * (len(ids) - len(logprobs))
             drawn = zip(ids, padded, strict=False)
-            return self._drafts.start(context, params.stop, limit).extend(drawn, finish)
+            sample = self._drafts.start(context, params.stop, limit).extend(drawn, finish)
+            known = len(each) >= len(ids) and None not in each
+            return replace(
+                sample,
+                logprob=total if _is_number(total) else sample.logprob,
+                logprobs=sample.logprobs if known else (),
+            )
         stop = which if isinstance(which, str) and which in params.stop else ""
         finish = "length" if length else "stop" if stop else "eos"  # many servers do not say which stop string it was
         text = choice["text"].partition(stop)[0] if stop else choice["text"]
         token_ids = self.tokenizer.encode(text + stop)
         ends = self.tokenizer.ends(token_ids, text + stop)
-        return Sample(token_ids, text, sum(logprobs), finish, stop, "", ends, Context(context, token_ids))
+        total = total if _is_number(total) else sum(logprobs)
+        return Sample(token_ids, text, total, finish, stop, "", ends, Context(context, token_ids))
 
     def _value(self, reply: dict[str, Any]) -> float | None:
         """The value in a reply, if there is one. Raises UserError for a number that cannot be one."""

@@ -1,7 +1,7 @@
 """OpenAI-style completions over HTTP for any engine: policy, and the value of a prompt beside the choices.
 
-A choice has `token_ids` and `logprob`, the sum over them; engines keep no log-probability of a single token, so
-`token_logprobs` holds nulls. Not covered: streaming, chat.
+A choice has `token_ids`, `token_logprobs` (null where the engine behind has only their sum) and `logprob`, the sum with
+the end of the sequence. Not covered: streaming, chat; `arbor.serving` answers those by a search.
 """
 
 from __future__ import annotations
@@ -61,14 +61,19 @@ class Contexts:
 class Service:
     """The engine in an event loop of its own, asked from the threads of the connections."""
 
-    def __init__(self, model: Any, name: str) -> None:
+    def __init__(self, model: Any, name: str, thread: Background | None = None) -> None:
+        """thread: with the event loop that the engine belongs to; None: one of its own."""
         self.model, self.name = model, name
         self.contexts = Contexts()
         self._vocabulary: int = model.tokenizer.size
         self._seeds = itertools.count()
-        self._thread = Background("serve")
+        self._thread = thread or Background("serve")
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`answer`, awaited from a thread."""
+        return self._thread.call(self.answer(body))
+
+    async def answer(self, body: dict[str, Any]) -> dict[str, Any]:
         """The reply to a request. Raises BadRequest and ContextTooLong."""
         ids = self._prompt(body.get("prompt", ""))
         n = _number(body, "n", 1, int, 1, 256)
@@ -85,7 +90,7 @@ class Service:
         if body.get("model") not in (None, self.name):
             raise BadRequest(f"model: {body['model']!r:.100} is not served here; expected {self.name!r}")
         context = self.contexts.get(ids)
-        expansion: Expansion = self._thread.call(self.model.sample(context, n, params))
+        expansion: Expansion = await self.model.sample(context, n, params)
         self.contexts.keep(ids, expansion.samples)
         choices = [self._choice(index, sample) for index, sample in enumerate(expansion.samples)]
         generated = sum(len(sample.token_ids) + (sample.finish == "eos") for sample in expansion.samples)
@@ -114,7 +119,7 @@ class Service:
             "stop_reason": sample.stop or None,
             "token_ids": list(sample.token_ids),
             "logprob": sample.logprob,
-            "logprobs": {"token_logprobs": [None] * len(sample.token_ids)},
+            "logprobs": {"token_logprobs": list(sample.logprobs) or [None] * len(sample.token_ids)},
         }
 
 

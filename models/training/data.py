@@ -223,6 +223,16 @@ class Tree:
             nodes.append(at)
         return nodes
 
+    def missing(self, token_ids: Sequence[int]) -> int:
+        """How many nodes an `insert` would add."""
+        at = -1
+        for depth, token in enumerate(token_ids):
+            known = self.children.get((at, token))
+            if known is None:
+                return len(token_ids) - depth
+            at = known
+        return 0
+
     def ancestors(self, length: int) -> np.ndarray:
         """[length, length] bool: row i may attend to column j. Padding attends to itself."""
         seen = np.eye(length, dtype=bool)

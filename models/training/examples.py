@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.errors import UserError
-from mcts.jsonl import read_objects
+from mcts.jsonl import encode_line, read_objects, write_text_whole, write_whole
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
 from mcts.model import Conversation
@@ -363,10 +362,9 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
 
     Raises UserError: bad lines with file and line; a file in which no question has a correct path.
     """
-    unfinished = output.with_name(f"{output.name}.unfinished")
     output.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with write_whole(output) as lines:
         for path in trees:
             extraction.card = Card()
             grades = read_grades(path)
@@ -375,12 +373,11 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
                 if verdicts is None:
                     raise _stale(grades_path(path), path)
                 for line in extraction.examples(where, record, verdicts):
-                    lines.write(json.dumps(line) + "\n")
+                    lines.write(encode_line(line))
             files[str(path)] = _file_card(path, extraction.card)
-    total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
-    card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
-    output.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, output)
+        total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
+        card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
+        write_text_whole(output.with_suffix(".card.json"), json.dumps(card, indent=1) + "\n")
     return card
 
 

@@ -390,3 +390,22 @@ async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Pa
     finally:
         process.terminate()
         process.wait(20)
+
+
+async def test_log_probabilities_of_single_tokens_are_those_of_the_network(server: Server) -> None:
+    direct, params = TransformersModel.load(server.folder), Sampling(temperature=0.8, max_tokens=9, key=(3,))
+    ids = direct.encode_prompt(PROMPT)
+    (sample,) = (await direct.sample(Context(None, ids), 1, params)).samples
+    (served,) = (await server.model().sample(Context(None, ids), 1, params)).samples
+    for one in (sample, served):
+        assert len(one.logprobs) == len(one.token_ids) > 1
+    prompt = ids + sample.token_ids[:4]
+    for at in range(4):  # one token after the given ones, drawn greedily where it is the same
+        _, reply = server.post({"prompt": list(ids + sample.token_ids[:at]), "max_tokens": 1, "temperature": 0})
+        (choice,) = reply["choices"]
+        best = choice["logprobs"]["token_logprobs"][0]
+        assert sample.logprobs[at] <= best + 1e-5
+        if choice["token_ids"] == [prompt[len(ids) + at]]:
+            assert sample.logprobs[at] == pytest.approx(best, abs=1e-5)
+    if sample.finish != "eos":
+        assert sum(sample.logprobs) == pytest.approx(sample.logprob)

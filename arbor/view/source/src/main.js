@@ -235,11 +235,11 @@ class Page {
 
   #key(event) {
     if (event.ctrlKey || event.metaKey || event.altKey || this.help.open) return;
-    if (event.target.matches("input, select, textarea")) {
+    if (event.target.matches?.("input, select, textarea")) {
       if (event.key === "Escape") event.target.blur();
       if (event.key !== "Escape") return;
     }
-    const pressed = event.target.matches("button, summary") && [" ", "Enter"].includes(event.key);
+    const pressed = event.target.matches?.("button, summary") && [" ", "Enter"].includes(event.key);
     const tab = TABS[Number(event.key) - 1];
     const act = pressed ? null : {
       "/": () => this.list.search.focus(), j: () => this.list.move(1), k: () => this.list.move(-1),

@@ -115,6 +115,7 @@ export class TreeView {
       "aria-level": node.depth + 1, "aria-label": describe(node, value, visits), "aria-expanded": node.children.length ? String(!folded) : null,
     },
     s("title", null, describe(node, value, visits)),
+    s("rect", { class: "hit", x: -radius, y: -ROW / 2, width: 110, height: ROW }),
     s("circle", { r: radius, class: fill ? "disc" : "disc unknown", fill }),
     mark && mark !== "Q" ? s("text", { class: `mark ${what}`, x: radius + 5, y: 4 }, mark) : null,
     folded ? s("text", { class: "folded", x: radius + 4, y: 4 }, `+${node.below}`) : null,
