@@ -57,14 +57,16 @@ Work = Callable[[Question, Answered], None]
 
 
 class Pool:
-    """The engines of a run. `run` gives them the questions and hands each result to `write`, once."""
+    """The engines of a run, actors of `kind`. `run` gives them the questions and hands each result to `write`, once."""
 
-    def __init__(self, config: RunConfig, meta: dict[str, Any], seed: int, share: Share) -> None:
+    def __init__(
+        self, config: RunConfig, meta: dict[str, Any], seed: int, share: Share, kind: type[Engine] = Engine
+    ) -> None:
         self._settings = (config, meta, seed)
         self._share = share
         self._in_flight = config.questions_in_flight
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_concurrency": self._in_flight + 4}
-        self._kind = ray.remote(Engine).options(**options)
+        self._kind = ray.remote(kind).options(**options)
         self._members: list[Member] = []
         self._waiting: Member | None = None  # asked for, not placed yet
         self._again: deque[Question] = deque()
