@@ -183,12 +183,14 @@ def _resources() -> str:
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """In a Ray cluster: that at `address` ("auto": the one that this machine belongs to), or for "" that one or, where
-    there is none, a new one on this machine alone. Raises UserError."""
+    """In a Ray cluster: that at `address` ("auto": the one that this machine belongs to), or for "local" that one or,
+    where there is none, a new one on this machine alone. Raises UserError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address or None, log_to_driver=False, logging_level="error", include_dashboard=None)
+        ray.init(
+            None if address == "local" else address, log_to_driver=False, logging_level="error", include_dashboard=None
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(f"--ray {address}: {str(error).strip().splitlines()[0]}") from None
     finally:

@@ -78,6 +78,14 @@ class Load:
         return time.monotonic() - started
 
 
+async def measure(load: Load, pid: int, clients: int, seconds: float) -> tuple[float, float, float]:
+    """(memory before, after, seconds that it took)"""
+    await load.run(4, 5)  # warm
+    before, load.seconds, load.outcomes = memory_mib(pid), [], Counter()
+    took = await load.run(clients, seconds)
+    return before, memory_mib(pid), took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
@@ -92,16 +100,14 @@ def main() -> None:
     url = server.stdout.readline().split()[-1]
     load = Load(url, options.model)
     try:
-        asyncio.run(load.run(4, 5))  # warm
-        before, load.seconds, load.outcomes = memory_mib(server.pid), [], Counter()
-        took = asyncio.run(Load.run(load, options.clients, options.seconds))
-        after = memory_mib(server.pid)
+        before, after, took = asyncio.run(measure(load, server.pid, options.clients, options.seconds))
     finally:
         server.terminate()
         server.wait()
     cuts = statistics.quantiles(load.seconds, n=100)
-    row = (options.model, str(options.clients), str(len(load.seconds)), f"{len(load.seconds) / took:.1f}")
-    row += tuple(f"{cuts[at - 1]:.2f}" for at in (50, 90, 99)) + (f"{max(load.seconds):.2f}",)
+    latencies = [f"{one:.2f}" for one in (*(cuts[at - 1] for at in (50, 90, 99)), max(load.seconds))]
+    count = len(load.seconds)
+    row = (options.model, str(options.clients), str(count), f"{count / took:.1f}", *latencies)
     print(machine())
     print(text_table(("model", "clients", "replies", "1/s", "p50 s", "p90 s", "p99 s", "max s"), [row]))
     print(f"outcomes: {dict(load.outcomes)}; resident memory {before:.0f} → {after:.0f} MiB")
