@@ -28,7 +28,7 @@ def read_answered(path: Path) -> list[dict[str, object]]:
 
 
 def tools(cluster: _cluster.ClusterOptions | None = None) -> Tools:
-    """The stages as subcommands of arbor; the searches on a cluster, if one is given. Between stages nothing is held."""
+    """The stages as subcommands of arbor; the searches on `cluster`, if there is one."""
     commands = {name: [sys.executable, "-m", "arbor", name] for name in COMMANDS}
     commands["solve"] += cluster.words() if cluster is not None else []
     return Tools(commands, read_answered, write_report)
