@@ -126,7 +126,7 @@ class Pool:
         done, _ = await asyncio.wait(self._tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             found = ", ".join(f"{_resources().get(name, 0):g} {name}" for name in ("CPU", "GPU"))
-            print(f"waiting for {self._share} on one machine; the cluster has {found}", file=sys.stderr)
+            print(f"waiting for the first engine ({self._share}); the cluster has {found}", file=sys.stderr)
         for task in done:
             member, question = self._tasks.pop(task)
             try:
