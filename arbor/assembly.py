@@ -90,6 +90,7 @@ def load_markup(config: RunConfig) -> Any:
             train_prompt=config.train_prompt,
             extract=extract,
             published=config.published_rules,
+            keys=config.chat_keys(),
         )
     except OSError as error:
         raise UserError(f"{error.filename}: prompt file: {error.strerror}") from None

@@ -12,6 +12,7 @@ from arbor.assembly import describe, open_solver
 from arbor.methods import Search
 from arbor.model import Model
 from arbor.result import Result
+from eval.data.questions import read_question
 from mcts.config import check_search, make_keys
 from mcts.errors import UserError
 from mcts.question import Question
@@ -160,8 +161,4 @@ def as_question(asked: Asked, answer: Any, index: int) -> Question:
         raise UserError(f"{where}: expected a text, an object or a pair (text, answer), found {type(asked).__name__}")
     if answer is not None:
         item["answer"] = answer
-    if not isinstance(item.get("question"), str) or not item["question"].strip():
-        raise UserError(f'{where}: "question" is missing or not a text')
-    question = Question(index, item, where)
-    _ = question.answers  # what is no answer is refused before the search
-    return question
+    return read_question(index, item, where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from mcts.errors import UserError, nearest
 from mcts.interpreter.limits import Limits
+from mcts.markup.chat import AnswerBy, ObservationAs, StepCut
 from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
@@ -22,6 +24,12 @@ Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
 FINGERPRINT = 2  # the version of the rule
+CHAT_KEYS = {
+    "chat_preset": "preset", "chat_template_path": "template", "template_options": "options", "system_prompt": "system",
+    "user_prompt": "user", "step_cut": "cut", "observation_as": "observation", "answer_by": "answer",
+    "thinking_tag": "thinks", "thinking_tokens": "thinking_tokens",
+}  # fmt: skip
+"""Key of a configuration → field of `mcts.markup.chat.Style`, and `preset`."""
 
 
 def known(registry: Registry[Any], name: str) -> str:
@@ -52,7 +60,8 @@ class Config(BaseModel):
     num_few_shot: int = Field(2, ge=0)
     """how many worked examples are shown"""
     prompt_wrap: str = "react"
-    """markup: `react_sft` (tuned models), `react` (base models), [ToRA's](tora.md) `tora`, `pal`, `cot`"""
+    """markup: `react_sft` (tuned models), `react` (base models), [ToRA's](tora.md) `tora`, `pal`, `cot`, and `chat` for
+    [models with a chat template](models.md)"""
     result_unwrap: str = "react"
     """the same as `prompt_wrap`"""
     step_delim: str = "\n\n"
@@ -136,6 +145,27 @@ class Config(BaseModel):
     """how the solutions of one tree are combined: `none` (the best one), `majority`, `value_weighted`"""
     train_prompt: bool = False
     """`tora`, `pal`, `cot`: the prompt of ToRA's trained models in place of instructions and examples"""
+    chat_preset: str | None = None
+    """`chat`: a [family of models](models.md), which gives the keys below that are not set"""
+    chat_template_path: str | None = None
+    """`chat`: a file with a Jinja chat template; none: the tokenizer's own"""
+    template_options: dict[str, Any] = Field(default_factory=dict)
+    """`chat`: further variables of the template, such as `{enable_thinking: false}`"""
+    system_prompt: str | None = None
+    """`chat`: the system prompt; none: what `prompt_path` holds, else what the template puts there"""
+    user_prompt: str | None = None
+    """`chat`: the question's turn, with `{question}`"""
+    step_cut: StepCut | None = None
+    """`chat`: a step is a `paragraph`, a section under a `heading` "## Step n", text to the end of its `code`, or a
+    `turn`; code runs with the last two"""
+    observation_as: ObservationAs | None = None
+    """`chat`: what code printed stands in an `output` block of the same turn, or in a turn of the `user` or a `tool`"""
+    answer_by: AnswerBy | None = None
+    """`chat`: the answer is the last `box`, what a `marker` calls so, or else the end of the last `statement`"""
+    thinking_tag: str | None = None
+    """`chat`: what opens a thinking section, such as `<think>`; "": the model does not think"""
+    thinking_tokens: int | None = Field(None, ge=1)
+    """`chat`: tokens after which a thinking section is closed"""
     published_rules: bool = False
     """steps are read as published where ours is stricter about what is an answer"""
     max_tool_calls: int | None = Field(None, ge=0)
@@ -146,7 +176,7 @@ class Config(BaseModel):
     """seconds a snippet"""
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"
     """how an observation is written"""
-    code_limits: dict[str, Any] = Field(default_factory=dict)
+    code_limits: dict[str, Any] = {}
     """further bounds of the sandbox: [names and units](interpreter.md)"""
     sandbox: Literal["auto", "required", "off"] = neutral("auto")
     """confinement of the code: `required` refuses a weak one, `off` has none"""
@@ -198,6 +228,11 @@ class Config(BaseModel):
                 f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
             )
         return self
+
+    def chat_keys(self) -> dict[str, Any]:
+        """The keys of a chat that are set, by the fields of its `Style`."""
+        given = {field: getattr(self, key) for key, field in CHAT_KEYS.items()}
+        return {field: value for field, value in given.items() if value not in (None, {})}
 
     @property
     def limits(self) -> Limits:
@@ -265,9 +300,18 @@ def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     return f"{source}: key {key!r}: {message[:1].lower()}{message[1:]}, found {first['input']!r}"
 
 
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, in which 6e-3 and 1e30 are numbers too, as in YAML 1.2 and in JSON."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -288,7 +332,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {item}: expected key=value, such as --set iterations=40")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), yaml.load(value, Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {item}: the value is not valid YAML; quote it") from None
 
@@ -307,11 +351,14 @@ def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[st
 
 
 def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
-    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`) as they are found: beside the file,
-    else in the working folder, else in a folder above the file; what is found nowhere stays as it is."""
+    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`, lists of `examples` and `replay`)
+    as they are found: beside the file, else in the working folder, else in a folder above the file; what is found
+    nowhere stays as it is."""
     return {
         key: look_up(value, source) if isinstance(value, dict) else
-        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else value
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else
+        [find_beside(one, source.parent) if isinstance(one, str) else one for one in value]
+        if isinstance(value, list) and key.endswith(("examples", "replay")) else value
         for key, value in keys.items()
     }  # fmt: skip
 

@@ -68,6 +68,14 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def parse_line(line: bytes, where: str) -> Any:
+    """The value of one line. Raises UserError."""
+    try:
+        return _parse(line.decode("utf-8-sig"), where)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text (byte {error.start})") from None
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         with uninterrupted():

@@ -1,4 +1,4 @@
-"""`arbor histograms` under its documented name."""
+"""`arbor plot` under its documented name."""
 
 import sys
 from pathlib import Path
@@ -8,4 +8,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from arbor.commands import main
 
 if __name__ == "__main__":
-    main("histograms")
+    main("plot")

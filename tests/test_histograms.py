@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from arbor.commands.histograms import command, held_out_values, training_values
+from arbor.commands.plot import command
+from eval.report.figures import held_out_values, training_values
 from mcts.errors import UserError
 from mcts.trees.node import Node
 from mcts.trees.record import to_record

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from arbor.commands import rank_siblings, rerank
-from arbor.commands.rank_siblings import pairs, truths
+from eval.report.siblings import pairs, truths
 from mcts.errors import UserError
 from mcts.model import Context
 from mcts.trees.node import Node, walk
@@ -48,6 +48,14 @@ async def test_scores_are_the_values_of_the_engine(model_folder: Path) -> None:
         for node in walk(root):
             ids = [token for one in (root, *node.path()) for token in one.token_ids]
             assert values[node.tag] == pytest.approx(await engine.evaluate(Context(None, tuple(ids))), abs=1e-5)
+
+
+@pytest.mark.parametrize("row_tokens", [1, 7, 10])
+def test_scores_do_not_depend_on_how_paths_are_put_into_rows(model_folder: Path, row_tokens: int) -> None:
+    roots, whole, scorer = two_trees(), Scorer(model_folder), Scorer(model_folder, row_tokens=row_tokens)
+    assert len(list(scorer._rows(roots))) > len(list(whole._rows(roots))) == 1
+    for ours, theirs in zip(scorer.values(roots), whole.values(roots), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
 
 
 def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, tmp_path: Path) -> None:

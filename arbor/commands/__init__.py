@@ -69,8 +69,8 @@ def main(name: str | None = None, before: Sequence[str] = (), after: Sequence[st
 
     before, after: arguments around those of the command line.
     """
-    from arbor.commands._running import run
+    from arbor.commands._running import leave, run
 
     chosen = None if name is None else arbor.get_command(click.Context(arbor), name)
     program = "arbor" if name is None else Path(sys.argv[0]).name
-    sys.exit(run(chosen or arbor, program, [*before, *sys.argv[1:], *after]))
+    leave(run(chosen or arbor, program, [*before, *sys.argv[1:], *after]))

@@ -77,8 +77,11 @@ class Whole(click.ParamType[int]):
 SEED = Whole(0, (1 << 63) - 1)
 
 
-def config(required: bool = True, default: str | None = None) -> Callable[[Function], Function]:
-    """--config, --set and --seed of a search; the function gets the checked configuration as `config`."""
+def config(default: str = "") -> Callable[[Function], Function]:
+    """--config, --set and --seed of a search; the function gets the checked configuration as `config`.
+
+    default: the configuration where none is named; without it one has to be.
+    """
 
     def decorate(function: Function) -> Function:
         @wraps(function)
@@ -87,10 +90,11 @@ def config(required: bool = True, default: str | None = None) -> Callable[[Funct
             return function(config=load_config(path, [*overrides, *seeded]), **others)
 
         words = "YAML file: method, markup, model, engine"
-        shown = "step beam on the embedded model" if default else None
+        usual: dict[str, Any] = {"required": True}
+        if default:
+            usual = {"default": default, "show_default": "step beam on the embedded model"}
         options = (
-            click.option("--config", "--custom_cfg", "path", type=FILE, metavar="FILE", required=required,
-                         default=default, show_default=shown or False, help=words),
+            click.option("--config", "--custom_cfg", "path", type=FILE, metavar="FILE", help=words, **usual),
             overrides,
             click.option("--seed", type=SEED, help="of the sampling noise  [default: the configuration's]"),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -69,19 +70,17 @@ class Progress:
         """What the line after Ctrl-C says."""
         return f"{path} keeps {self.done} of {self.total} questions, and the same command goes on from there"
 
-    def summary(self) -> list[str]:
-        """One line about accuracy, one about questions without an answer; each only where there is something to say."""
-        lines = [f"right {self.right} of {self.graded} graded"] if self.graded else []
+    def conclude(self, path: Path) -> None:
+        """Says the accuracy, and why questions have no answer, a line each on standard error. Raises UserError where no
+        question at all could be searched."""
+        if self.graded:
+            print(f"right {self.right} of {self.graded} graded", file=sys.stderr)
         if count := self.reasons.total():
-            counts = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common())
-            lines.append(f"no answer to {count} of {self.done} questions: {counts}")
-        return lines
-
-    def check_begun(self, path: Path) -> None:
-        """Raises UserError where no question at all could be searched."""
+            reasons = ", ".join(f"{reason} {n}" for reason, n in self.reasons.most_common())
+            print(f"no answer to {count} of {self.done} questions: {reasons}", file=sys.stderr)
         if self.done and self.reasons[TOO_LONG] == self.done:
             raise UserError(
-                f"{path}: none of {self.done} questions could be searched: {TOO_LONG}; "
+                f"{path}: no question could be searched: {TOO_LONG}; "
                 "expected a model with a larger window, or fewer worked examples (num_few_shot)"
             )
 

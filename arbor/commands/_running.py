@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -26,7 +28,7 @@ def run(command: click.Command, program: str, arguments: list[str]) -> int:
         try:
             with command.make_context(program, arguments) as context:
                 code = command.invoke(context)
-            sys.stdout.flush()
+            _flush()
             return code if type(code) is int else 0
         except click.exceptions.NoArgsIsHelpError as error:
             print(error.format_message(), file=sys.stderr)
@@ -42,13 +44,23 @@ def run(command: click.Command, program: str, arguments: list[str]) -> int:
             print("; ".join([word, *getattr(stop, "__notes__", [])]), file=sys.stderr)
             return TERMINATED if terminated else INTERRUPTED
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             return 1
         except OSError as error:
             if error.filename is None and error.errno not in FULL:
                 raise
-            _drop_output(error)
-            return _refuse(f"{error.filename or 'standard output'}: {error.strerror}")
+            _drop_output()
+            return _refuse(f"{error.filename or 'standard output'}: cannot be written: {error.strerror}")
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process with `code`."""
+    if code in (INTERRUPTED, TERMINATED):
+        # Python would end itself by SIGINT where the interrupt had passed through an exec of text, as in an import.
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _refuse(message: str) -> int:
@@ -56,10 +68,17 @@ def _refuse(message: str) -> int:
     return BAD_INPUT
 
 
-def _drop_output(error: OSError) -> None:
+def _flush() -> None:
+    """Writes out what was printed. Raises OSError with the name of what could not take it."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _drop_output() -> None:
     """What standard output could not take is not tried again when Python ends."""
-    if error.filename is None:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -69,7 +88,10 @@ def _terminations() -> Iterator[list[int]]:
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         seen.append(number)
-        signal.raise_signal(signal.SIGINT)
+        handler = signal.getsignal(signal.SIGINT)
+        if not callable(handler):  # ignored, as in a command that a shell started in the background
+            raise KeyboardInterrupt
+        handler(signal.SIGINT, frame)
 
     before = signal.getsignal(signal.SIGTERM)
     if before is signal.SIG_DFL:

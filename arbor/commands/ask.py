@@ -63,7 +63,7 @@ def ask(config: RunConfig, text: str, output: Path | None) -> None:
 
 @options.command(__doc__)
 @click.argument("question")
-@options.config(required=False, default=options.EMBEDDED)
+@options.config(options.EMBEDDED)
 @options.output("tree file of one line (never overwritten)", required=False)
 def command(config: RunConfig, question: str, output: Path | None) -> None:
     ask(config, question, output)

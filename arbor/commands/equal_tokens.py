@@ -21,11 +21,12 @@ import click
 
 from arbor.assembly import grade, make_folder
 from arbor.commands import _options as options
+from eval.report.figures import FIGURES, draw
 from eval.report.scores import mcnemar, wilson
 from eval.report.table import markdown_table
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
-from mcts.jsonl import write_text_whole
+from mcts.jsonl import write_text_whole, write_whole
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import NOT_EVALUATED, walk
@@ -124,27 +125,6 @@ def against(name: str, right: Right, tokens: float, sampled: Sampled, tries: dic
     return cells
 
 
-def draw(points: Sequence[Point], output: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 4))
-    curves = {name: [one for one in points if one.method.startswith(f"{name} @")] for name in ("Maj", "best")}
-    for name, curve in curves.items():
-        if curve:
-            axis.plot([p.tokens for p in curve], [p.accuracy for p in curve], "o-", label=f"{name} @ k")
-    for point in (one for one in points if " @ " not in one.method):
-        bars = [[point.accuracy - point.low], [point.high - point.accuracy]]
-        axis.errorbar([point.tokens], [point.accuracy], bars, fmt="s", capsize=3, label=point.method)
-    axis.set(xscale="log", xlabel="tokens generated a question", ylabel="accuracy %")
-    axis.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(output, dpi=110)
-    pyplot.close(figure)
-
-
 async def compare(runs: Path, searches: Sequence[Path], output: Path) -> None:
     sampled = await Sampled.read(runs)
     ks = [k for k in (1, 2, 3, 5, 8, 12, 16, 20, 24, 32, 48, 64) if k <= sampled.runs]
@@ -165,7 +145,8 @@ async def compare(runs: Path, searches: Sequence[Path], output: Path) -> None:
     make_folder(output)
     write_text_whole(output / "curve.json", json.dumps([asdict(one) for one in points], indent=1) + "\n")
     write_text_whole(output / "curve.md", f"{text}\n")
-    draw(points, output / "curve.png")
+    with write_whole(output / "curve.png") as file:
+        draw(FIGURES["accuracy"], {"points": [asdict(one) for one in points]}, file)
     print(text)
 
 

@@ -13,7 +13,6 @@ import datetime
 import hashlib
 import itertools
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -233,7 +232,9 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
     """Everything of a data set that can fail before a model is there. Raises UserError."""
     questions = choose_questions(options, name, config.seed or 0)
     meta = describe(config)
-    meta["fingerprint"] += "-" + hashlib.sha256(load_markup(config).prompt("").encode()).hexdigest()[:8]
+    prompt = load_markup(config).prompt("")
+    shown = prompt if isinstance(prompt, str) else repr(prompt)
+    meta["fingerprint"] += "-" + hashlib.sha256(shown.encode()).hexdigest()[:8]
     if options.shard is not None:
         _, meta["shard"] = options.shard.describe(questions, config)
         questions = list(options.shard.part(questions, config.budget_block))
@@ -249,8 +250,8 @@ def infer(task: Task, model: Any) -> Path:
     if len(writer.done) < len(task.questions) or not metrics.exists():
         started = time.monotonic()
         search_all(config, model, task.questions, writer, task.meta, task.progress, RowSolver)
-        print("\n".join(task.progress.summary()), file=sys.stderr)
         write_metrics(writer.path, config.prompt_wrap, time.monotonic() - started)
+        task.progress.conclude(writer.path)
     return writer.path
 
 
@@ -293,7 +294,7 @@ def option(
 )
 @_options.overrides
 @option("--model_name_or_path", help="model folder  [default: the configuration's]")
-@option("--prompt_type", help="tora, pal, cot, react or react_sft  [default: tora]")
+@option("--prompt_type", help="tora, pal, cot, chat, react or react_sft  [default: tora]")
 @click.option("--seed", type=_options.SEED, help="of the sampling noise and of the choice of questions  [default: 0]")
 @option("--temperature", float, help="of the sampling  [default: 0]")
 @option("--top_p", float, help="share of the probability that is sampled from  [default: 1]")

@@ -9,8 +9,6 @@ come from a search that knows the answers (`is_sampling`), so the truth is what 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +17,10 @@ from tqdm import tqdm
 
 from arbor.assembly import check_output
 from arbor.commands import _options as options
+from eval.report.siblings import KINDS, pairs
 from mcts.errors import UserError
 from mcts.jsonl import write_text_whole
 from mcts.trees.file import read_roots, read_tree_lines
-from mcts.trees.node import Node, walk
-
-KINDS = ("final answers", "inner steps")
-
-
-def truths(root: Node) -> dict[str, float]:
-    """Tag → mean outcome of the graded leaves below, where there are any."""
-    sums: dict[str, tuple[float, int]] = {}
-    for node in reversed(list(walk(root))):
-        own = [sums[child.tag] for child in node.children if child.tag in sums]
-        if node.reward is not None and not node.failed:
-            own.append((1.0 if node.reward > 0 else -1.0, 1))
-        if own:
-            sums[node.tag] = sum(total for total, _ in own), sum(count for _, count in own)
-    return {tag: total / count for tag, (total, count) in sums.items()}
-
-
-def pairs(root: Node, values: dict[str, float]) -> Iterator[tuple[str, float]]:
-    """(kind, 1 where the better sibling has the higher value, 0 where it has the lower, ½ for a tie)."""
-    known = truths(root)
-    for node in walk(root):
-        children = [child for child in node.children if child.tag in known and child.tag in values]
-        for first, second in combinations(children, 2):
-            truth = known[first.tag] - known[second.tag]
-            if truth:
-                found = (values[first.tag] - values[second.tag]) * truth
-                kind = KINDS[not (first.answered and second.answered)]
-                yield kind, 1.0 if found > 0 else 0.5 if found == 0 else 0.0
 
 
 @options.command(__doc__)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from arbor.assembly import check_output, grade
 from arbor.commands import _options as options
+from eval.data.questions import read_answers
 from mcts.jsonl import encode_line, write_whole
-from mcts.question import Question
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import walk
@@ -38,7 +38,7 @@ async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> 
     candidates.sort(key=lambda candidate: -candidate.value)
     decision = await decide(candidates, vote, grade)
     prediction = None if decision is None else asdict(decision)
-    answers = Question(0, record, where).answers
+    answers = read_answers(record, where)
     if prediction is not None and answers:
         prediction["correct"] = await grade(answers, prediction["final_answer"])
     return {**record, "prediction": prediction}

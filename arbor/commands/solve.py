@@ -10,7 +10,8 @@ of models/tiny/data and nothing else; --set model_dir=FOLDER names another.
 from __future__ import annotations
 
 import itertools
-import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -23,43 +24,62 @@ from arbor.commands.ask import ask
 from arbor.shards import Shard, check_own
 from eval.data.questions import count_questions, read_questions
 from mcts.errors import UserError
+from mcts.question import Question
 from models.engines.config import RunConfig, check_run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The first `limit` questions of a file. question_key, answer_key: its columns, where their names are unusual."""
+
+    path: Path
+    limit: int | None = None
+    question_key: str | None = None
+    answer_key: str | None = None
+
+    def count(self, need_answer: bool) -> int:
+        """Reads the file through, so that a bad line is found before any work. Raises UserError."""
+        total = count_questions(self.path, need_answer=need_answer, **self._columns())
+        return min(total, self.limit or total)
+
+    def read(self, need_answer: bool, total: int) -> Iterator[Question]:
+        return itertools.islice(read_questions(self.path, need_answer=need_answer, **self._columns()), total)
+
+    def _columns(self) -> dict[str, str | None]:
+        return {"question_key": self.question_key, "answer_key": self.answer_key}
 
 
 def solve(
     config: RunConfig,
-    questions: Path,
+    asked: Asked,
     output: Path | None,
-    limit: int | None,
     resume: bool,
     shard: Shard | None = None,
     cluster: _cluster.ClusterOptions | None = None,
 ) -> Path:
-    """Searches the first `limit` questions of a file, or a shard of them, here or on a cluster, and returns the path of
-    their trees. Raises UserError."""
-    total = count_questions(questions, need_answer=config.is_sampling)
-    total = min(total, limit or total)
+    """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
+    Raises UserError."""
+    total = asked.count(config.is_sampling)
     load_markup(config)  # what is wrong with its files is found before the model is loaded
     meta = describe(config)
-    asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
+    questions = asked.read(config.is_sampling, total)
     if shard is not None:
-        indices, meta["shard"] = shard.describe(asked, config)
-        asked = itertools.islice(read_questions(questions, need_answer=config.is_sampling), total)
-        asked, total = shard.part(asked, config.budget_block), len(indices)
-    path = output or output_path(questions, config, meta["fingerprint"], total, resume, shard)
+        indices, meta["shard"] = shard.describe(questions, config)
+        questions = shard.part(asked.read(config.is_sampling, total), config.budget_block)
+        total = len(indices)
+    path = output or output_path(asked.path, config, meta["fingerprint"], total, resume, shard)
     progress = Progress(total)
     writer = open_writer(path, meta, progress, resume=resume)
     if shard is not None:
         check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
         if cluster is None:
-            search_all(config, load_model(config), asked, writer, meta, progress)
+            search_all(config, load_model(config), questions, writer, meta, progress)
         else:
-            _cluster.search_on_cluster(config, cluster, asked, writer, meta, progress)
-        print("\n".join(progress.summary()), file=sys.stderr)
+            _cluster.search_on_cluster(config, cluster, questions, writer, meta, progress)
     writer.finish()  # a run that was killed after its last question left the lines as they came
     print(path)
-    progress.check_begun(path)
+    progress.conclude(path)
     return path
 
 
@@ -73,9 +93,11 @@ def print_config(config: RunConfig) -> None:
 @options.config()
 @click.option(
     "--questions", "--qaf", "--question-answer-file", type=options.FILE, metavar="FILE",
-    help='.json or .jsonl: "question", and "answer" where it is known',
+    help='rows (.jsonl, .json, .csv, .parquet, .gz): "question", and "answer" where it is known',
 )  # fmt: skip
 @click.option("--question", metavar="TEXT", help="one question instead, printed step by step (arbor ask)")
+@click.option("--question-key", metavar="NAME", help="column of the question  [default: found by its usual names]")
+@click.option("--answer-key", metavar="NAME", help="column of the answer  [default: found by its usual names]")
 @options.output("tree file  [default: beside the question file; a stopped run's goes on]", required=False)
 @options.limit
 @options.shard
@@ -86,6 +108,8 @@ def command(
     config: RunConfig,
     questions: Path | None,
     question: str | None,
+    question_key: str | None,
+    answer_key: str | None,
     output: Path | None,
     limit: int | None,
     shard: Shard | None,
@@ -105,5 +129,5 @@ def command(
         return ask(config, question, output)
     assert questions is not None
     cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
-    solve(config, questions, output, limit, resume, shard, cluster)
+    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
     return None

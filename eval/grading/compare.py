@@ -269,6 +269,9 @@ def _in_order_of_names(gold: Items, prediction: Items, gold_is_named: bool, exac
         values = Items("()", tuple(part.value for part in parts if isinstance(part, Named)))
         pair = (values, prediction) if gold_is_named else (gold, values)
         decisions.append(_in_order(*pair, exact))
+    other = prediction if gold_is_named else gold
+    if decisions[1] and not other.brackets and not exact:
+        return True
     usual = re.fullmatch(r"(?:[a-z]|[a-zA-Z]_\w)+", "".join(names)) is not None
     if decisions[0] is not False or usual or decisions[1] is False:
         return decisions[0]
@@ -479,9 +482,11 @@ def _equation(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if not isinstance(other, Scalar) or isinstance(other.value, sympy.MatrixBase):
         return False
     names = {str(symbol) for symbol in sympy.Tuple(equation.left).free_symbols}
-    quantity = bool(names) and all(name[0].isupper() or name[0] == "_" for name in names)
+    quantity = bool(names) and all(name[0].isupper() for name in names)
     decision = same(Scalar(equation.right, text=other.text), replace(other, unit="", mark=""), True)
-    return False if decision is False else decision if quantity and not exact else None
+    if decision is not False and quantity and not exact:
+        return decision
+    return None if decision is not False and (exact or equation is prediction) else False
 
 
 def _family(gold: Answer, prediction: Answer, exact: bool) -> Decision:

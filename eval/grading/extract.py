@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from eval.grading.quantity import last_quantity
-from eval.grading.text import closing_brace
+from eval.grading.text import closing_brace, closing_braces
 from eval.grading.tora import extract_tora, last_output
 from mcts.interpreter.fences import blocks
 from mcts.markup.step import answer_of, printed_answer
@@ -24,9 +24,10 @@ _EMPTY_BOX = re.compile(_EMPTY, re.IGNORECASE)
 _NOTHING = re.compile(rf"\\(?:boxed|fbox|framebox)\b(?:\s*\{{{_EMPTY}\}})?", re.IGNORECASE)
 _RESTATED = re.compile(
     r"=|\\(?:approx|equiv|Rightarrow|to|implies)|→|⇒|\b(?:no|not|wait|instead|rather|actually|simplif\w*|equals?|equivalent\w*"
-    r"|i\.e|that is|reduces|becomes|is|so|or rather|but|should be)\b",
+    r"|i\.e|that is|reduces|becomes|so|or rather|but|should be)\b|\A\W*is\b",
     re.IGNORECASE,
 )
+_DENIED = re.compile(r"\b(?:not|rather than|instead of)\W*\Z", re.IGNORECASE)
 _TAG = re.compile(r"<(answer|final_answer)>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOLD = r"(?:\*\*|__)?"
 _DECLARED = re.compile(
@@ -67,6 +68,10 @@ _NO_STATEMENT = re.compile(
 )
 
 
+_TRIED = 32
+_STATEMENT_CHARACTERS = 2000
+
+
 def extract(text: str, profile: str = "default", *, stated: bool = False) -> str:
     """The answer in a model's text, "" where there is none.
 
@@ -87,10 +92,11 @@ def boxes(text: str) -> list[str]:
     """The contents of every \\boxed{...} and \\boxed x of a worked solution that is not inside another, in order."""
     found: list[str] = []
     position = 0
+    closing = closing_braces(text)
     for match in _BARE_BOX.finditer(text):
         if match.start() < position:
             continue
-        end = closing_brace(text, match.end()) if match[1] else match.end()
+        end = closing.get(match.end() - 1, -1) if match[1] else match.end()
         if end >= 0:
             found.append(text[match.end() : end].strip() if match[1] else match[2])
             position = end
@@ -120,8 +126,30 @@ def _without_programs(text: str) -> str:
 
 def _declared(text: str) -> str:
     """The last answer that the text marks as such."""
-    found = [*_box_groups(text), *_tags(text), *_marked(text), *_hashes(text)]
-    return max(found, key=lambda one: one[0])[1] if found else ""
+    boxed = list(_box_groups(text))[-1:]
+    found = [*boxed, *_last(_TAG, text, _tagged), *_last(_DECLARED, text, _follows), *_last(_HASHES, text, _hashed)]
+    return max(found)[1] if found else ""
+
+
+def _last(marker: re.Pattern[str], text: str, read: Callable[[re.Match[str]], str]) -> list[tuple[int, str]]:
+    """(position, answer) of the last place that a marker gives an answer at; of many places only the last are tried."""
+    for match in list(marker.finditer(text))[: -_TRIED - 1 : -1]:
+        if answer := read(match):
+            return [(match.start(), answer)]
+    return []
+
+
+def _tagged(match: re.Match[str]) -> str:
+    return _tidy(match[2][:_STATEMENT_CHARACTERS])
+
+
+def _follows(match: re.Match[str]) -> str:
+    start = match.end()
+    return _statement(match.string[start : start + _STATEMENT_CHARACTERS].lstrip("*_ \t\n\r"))
+
+
+def _hashed(match: re.Match[str]) -> str:
+    return "" if _HEADING_WORD.match(match[1]) else _tidy(match[1][:_STATEMENT_CHARACTERS])
 
 
 def _box_groups(text: str) -> Iterator[tuple[int, str]]:
@@ -130,6 +158,9 @@ def _box_groups(text: str) -> Iterator[tuple[int, str]]:
     before = 0
     for start, end, content in _full_boxes(text):
         between = text[before:start]
+        if group and _DENIED.search(between):
+            before = end
+            continue
         if group and (not _one_sentence(between) or _RESTATED.search(_unlabelled(between))):
             group = []
         if content not in group:
@@ -141,8 +172,9 @@ def _box_groups(text: str) -> Iterator[tuple[int, str]]:
 def _full_boxes(text: str) -> Iterator[tuple[int, int, str]]:
     """(start, end, contents) of every closed box that holds something and is not inside another."""
     position = 0
+    closing = closing_braces(text)
     for match in _BOX.finditer(text):
-        end = closing_brace(text, match.end())
+        end = closing.get(match.end() - 1, -1)
         if match.start() < position or end < 0:
             continue
         content = text[match.end() : end].strip()
@@ -162,30 +194,11 @@ def _unlabelled(between: str) -> str:
     )
 
 
-def _tags(text: str) -> Iterator[tuple[int, str]]:
-    for match in _TAG.finditer(text):
-        if answer := _tidy(match[2]):
-            yield match.start(), answer
-
-
-def _marked(text: str) -> Iterator[tuple[int, str]]:
-    for match in _DECLARED.finditer(text):
-        if answer := _statement(text[match.end() :].lstrip("*_ \t\n\r")):
-            yield match.start(), answer
-
-
-def _hashes(text: str) -> Iterator[tuple[int, str]]:
-    for match in _HASHES.finditer(text):
-        if not _HEADING_WORD.match(match[1]) and (answer := _tidy(match[1])):
-            yield match.start(), answer
-
-
 def _sentence(text: str) -> str:
     """What the last sentence that says so calls the answer."""
-    found = [(match.start(), _statement(text[match.end() :].lstrip())) for match in _SENTENCE.finditer(text)]
-    found += [(match.start(), match[1] or match[2]) for match in _CORRECT_OPTION.finditer(text)]
-    usable = [one for one in found if one[1]]
-    return max(usable)[1] if usable else ""
+    options = _last(_CORRECT_OPTION, text, lambda match: match[1] or match[2])
+    found = [*_last(_SENTENCE, text, _follows), *options]
+    return max(found)[1] if found else ""
 
 
 def _statement(rest: str) -> str:

@@ -20,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
+from eval.grading.extract import boxes
 from eval.grading.numbers import read_number, same_number
 from eval.grading.policies import POLICIES, PROFILES
-from eval.grading.text import clean, words
+from eval.grading.text import MAX_NESTING, clean, nested, words
 from eval.grading.verdict import Grade, Verdict, different, equal, undecided
 from eval.grading.worker import shared_workers
 
@@ -70,9 +71,12 @@ def _grade_one(gold: str, prediction: str, policy: str) -> Grade:
 def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
     """The verdict on pairs that need no process: too long, empty, the same text, two plain numbers, two words."""
     if max(len(gold), len(prediction)) > MAX_LENGTH:
-        return _too_long(gold.strip(), prediction.strip())
+        return _too_long(gold.strip(), prediction.strip(), policy)
     if policy in PROFILES:
         return None
+    if nested(gold) or nested(prediction):
+        same = gold.strip() == prediction.strip()
+        return equal("the same text") if same else undecided(f"brackets are nested deeper than {MAX_NESTING}")
     if not gold.strip():
         return undecided("the gold answer is empty")
     if not prediction.strip():
@@ -93,13 +97,31 @@ def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
     return None
 
 
-def _too_long(gold: str, prediction: str) -> Grade:
+def _too_long(gold: str, prediction: str, policy: str) -> Grade:
+    """Long texts are compared as digits and by the one answer that they box or state at their end."""
     if gold == prediction:
         return equal("the same text")
     digits = [re.sub(r"^0+(?=\d)", "", text.lstrip("+")) for text in (gold, prediction)]
     if all(re.fullmatch(r"-?\d+", text) for text in digits):
         return equal("the same digits") if digits[0] == digits[1] else different("different digits")
+    stated = [_stated(text) if len(text) > MAX_LENGTH else text for text in (gold, prediction)]
+    if policy not in PROFILES and all(stated) and _grade_one(stated[0], stated[1], policy).equal:
+        return equal("the answer that a long text states is equal")
     return undecided(f"an answer is longer than {MAX_LENGTH} characters")
+
+
+_ANSWER_IS = re.compile(r"answer\s*(?:is|:)", re.IGNORECASE)
+
+
+def _stated(text: str) -> str:
+    """The only box of a long text, or what follows its only "answer is"; "" where there is none or several."""
+    text = re.split(r"</think(?:ing)?>", text, flags=re.IGNORECASE)[-1]
+    boxed = {re.sub(r"\s", "", box): box for box in boxes(text)}
+    if len(boxed) == 1:
+        (answer,) = boxed.values()
+        return answer if len(answer) <= MAX_LENGTH else ""
+    found = list(_ANSWER_IS.finditer(text))
+    return text[found[0].start() :][:400] if len(found) == 1 and not boxed else ""
 
 
 # --- command line ----------------------------------------------------------------------------------------------

@@ -209,6 +209,7 @@ def _cuts(switches: list[Value], t: Symbol) -> list[Value] | None:
     """The real zeros of the switches in order; None unless all are polynomials between those inside them."""
     zeros: set[Value] = set()
     for polynomial in (one for switch in switches for one in _branches(switch)):
+        polynomial = sympy.prod(sympy.together(polynomial).as_numer_denom())
         if not polynomial.is_polynomial(t) or sympy.degree(polynomial, t) > 12:
             return None
         if t in polynomial.free_symbols:

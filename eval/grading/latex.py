@@ -59,6 +59,11 @@ GREEK = frozenset([*_GREEK.split(), "veci", "vecj", "veck"])
 CONSTANTS: dict[str, Any] = {"pi": sympy.pi, "e": sympy.E, "i": I, "I": I, "infty": sympy.oo, "oo": sympy.oo}
 BY_LATEX2SYMPY = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![a-zA-Z])")
 
+# Short words of a sentence, which would otherwise be products of their letters.
+_ENGLISH = re.compile(
+    r"(?<![\\a-zA-Z{])(?:the|is|it|so|we|he|if|or|are|was|and|not|for|has|had|but|get|let|sum|its|his|her|she|they|you|our"
+    r"|can|may|yes|all|any|how|who|why|now|one|two|six|ten|this|that|The|Is|It|So|We|He|If|Or|Let|Sum|Yes|No)(?![a-zA-Z])"
+)
 _TOKEN = re.compile(
     r"\s*(?:(?P<matrix>\\begin\{(?P<env>\w*matrix|array)\}(?:\{[clr| ]*\})?(?P<body>.*?)\\end\{(?P=env)\})"
     r"|(?P<number>\d+\.?\d*|\.\d+)|(?P<command>\\[a-zA-Z]+)|(?P<word>[a-zA-Z]+)|(?P<symbol>\\[{}%|]|[-+*/^_!%(){}\[\]|,&]))",
@@ -73,6 +78,8 @@ def parse_expression(text: str, applied: bool = True) -> Value:
 
     applied: a letter before a bracket that holds one number or one letter, y(0), is a function; else a factor.
     """
+    if _ENGLISH.search(text):
+        raise Unreadable("words")
     try:
         if BY_LATEX2SYMPY.search(text):
             return _by_latex2sympy(text)
@@ -410,8 +417,8 @@ def _rows(body: str) -> list[list[str]]:
 
 def matrix_cells(text: str) -> list[str]:
     """The entries of a text that is one matrix and nothing else, row by row; [] for any other text."""
-    match = _TOKEN.fullmatch(text.strip())
-    if match is None or match["env"] in (None, "vmatrix"):
+    match = _TOKEN.match(text.strip())
+    if match is None or match.end() < len(text.strip()) or match["env"] in (None, "vmatrix"):
         return []
     return [cell for row in _rows(match["body"]) for cell in row]
 

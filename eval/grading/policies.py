@@ -12,11 +12,17 @@ from eval.grading.verdict import Grade, different, equal, undecided
 
 def _compare(gold: str, prediction: str, exact: bool) -> Grade:
     from eval.grading.compare import same
+    from eval.grading.prose import complete, in_prose
     from eval.grading.reading import read
 
-    answers = read(gold), read(prediction)
-    kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
-    decision = same(*answers, exact)
+    first, second = read(gold), read(prediction)
+    kinds = " and ".join(type(answer).__name__.lower() for answer in (first, second))
+    decision = same(first, second, exact)
+    if decision is not True and not (complete(first) and complete(second)):
+        decision = in_prose(gold, prediction, exact, decision)
+        kinds = "text"
+    if exact and decision is False and (same(first, second, False) or same(second, first, False)):
+        decision = None  # equal but for a unit, a name or rounding, which `strict` does not take as proof
     if decision is None:
         return undecided(f"{kinds}: no rule settles the pair")
     return equal(f"{kinds} of the same meaning") if decision else different(f"{kinds} of different meaning")

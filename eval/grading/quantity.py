@@ -20,7 +20,7 @@ _LABEL = re.compile(r"(?:step|case|eq(?:uation)?|problem|part|figure|line|exampl
 _NO_CONCLUSION = re.compile(
     r"\b(?:cannot|can't|can not|unable|do(?:es)?(?: not|n't) (?:know|work|help)|not (?:sure|certain|enough|possible)"
     r"|impossible|error|gave up|give up|let (?:me|us)|let's|suppose|assume|wait|need to|try|between [$\d]"
-    r"|or (?:more|less|fewer))\b",
+    r"|or (?:more|less|fewer))\b|\bprint\(",
     re.IGNORECASE,
 )
 _MARK = re.compile(r"\s*(?:[-*•>#]+\s+|\d+[.)]\s+|(?:\*\*)?step\s*\d+\s*[.:)]?(?:\*\*)?\s*)+", re.IGNORECASE)
@@ -53,7 +53,7 @@ def _quantity(tokens: list[str], at: int, formulas: list[str]) -> str:
     after = tokens[at + 1] if at + 1 < len(tokens) else ""
     if _operates(before) or _operates(after) or _LABEL.fullmatch(before.lower().strip(_WRAPPERS)):
         return ""
-    if _RANGE.search(" ".join(tokens[max(0, at - 3) : at])):
+    if _RANGE.search(" ".join(tokens[max(0, at - 3) : at])) or "not" in tokens[max(0, at - 2) : at]:
         return ""
     token = tokens[at].strip(_WRAPPERS).rstrip(".")
     if listed := _listed(tokens, at):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import accumulate, product
+from functools import lru_cache
+from itertools import product
 
 import sympy
 from sympy import Rational, Symbol
@@ -29,7 +30,7 @@ from eval.grading.answers import (
 from eval.grading.identity import equal_values
 from eval.grading.latex import FUNCTIONS, Unreadable, Value, matrix_cells, parse_expression
 from eval.grading.numbers import read_number
-from eval.grading.text import clean, unwrap, words
+from eval.grading.text import clean, nested, unwrap, words
 from eval.grading.units import (
     NUMBER_WORDS,
     SCALES,
@@ -41,13 +42,11 @@ from eval.grading.units import (
     unit_name,
 )
 
-MAX_NESTING = 40  # of brackets; deeper texts are not read
 
-
+@lru_cache(maxsize=256)
 def read(text: str) -> Answer:
     """The answer that a text gives. Never raises; what cannot be read comes back as Words or Unread."""
-    depth = list(accumulate((char in "([{") - (char in ")]}") for char in text))
-    return _read(clean(text)) if max(depth, default=0) <= MAX_NESTING else Unread(text)
+    return Unread(text) if nested(text) else _read(clean(text))
 
 
 def _read(text: str) -> Answer:
@@ -59,7 +58,7 @@ def _read(text: str) -> Answer:
     if re.fullmatch(r"[a-zA-Z]{2,3}", text):
         return Scalar(parse_expression(" ".join(text)), text=text)  # a product or a short word: `same` settles which
     natural = re.search(
-        r"[^\W\d_]{4,}|[^\W\d_]{2,} [^\W\d_]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", text)
+        r"[^\W\d_]{4,}|[^\W\d_]{2,}[ -][^\W\d_]{2,}", re.sub(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+", " ", text)
     )
     letters = re.fullmatch(r"[^\W\d_]+", text)
     return Words(words(text)) if natural or letters or r"\text" in text else Unread(re.sub(r"\s", "", text))
@@ -194,6 +193,8 @@ def _list(text: str) -> Answer | None:
     read_parts = [_read(part.strip(", ")) for part in parts if part.strip(", ")]
     if all(isinstance(part, Inequality) for part in read_parts):
         return Region("\\cup" if any("or" in joint for joint in joints) else "\\cap", tuple(read_parts))
+    if len(joints) == len(read_parts) - 1 and (rows := _rows_of_names(read_parts)):
+        return Items("", rows)
     flat = [inner for part in read_parts for inner in _bare_parts(part)]
     names = {part.name for part in flat if isinstance(part, Named)}
     if len(names) == 1 and isinstance(flat[0], Named) and all(isinstance(part, Named | Scalar) for part in flat):
@@ -202,13 +203,25 @@ def _list(text: str) -> Answer | None:
     return Items("", tuple(flat), text)
 
 
+def _rows_of_names(parts: list[Answer]) -> tuple[Answer, ...]:
+    """p = 5, q = 2; p = 7, q = 2 as (5, 2), (7, 2); () for anything else."""
+    rows = [part.parts for part in parts if isinstance(part, Items) and not part.brackets]
+    names = [tuple(part.name for part in row if isinstance(part, Named)) for row in rows]
+    if len(rows) < len(parts) or len(set(names)) != 1 or not len(rows[0]) == len(set(names[0])) > 1:
+        return ()
+    named = [sorted((part for part in row if isinstance(part, Named)), key=lambda part: part.name) for row in rows]
+    return tuple(Items("()", tuple(part.value for part in row)) for row in named)
+
+
 def _bare_parts(answer: Answer) -> tuple[Answer, ...]:
     return answer.parts if isinstance(answer, Items) and not answer.brackets else (answer,)
 
 
 def _membership(text: str) -> Answer | None:
     match = re.fullmatch(r"(\S[^,]*?)\s*\\in(?![a-zA-Z])\s*(.+)", text)
-    return Named(_name(match[1]) or match[1], _read(match[2])) if match and balanced(match[1]) else None
+    if match is None or not balanced(match[1]) or any(map(says_more, re.findall(r"[a-z]{2,}", match[1]))):
+        return None
+    return Named(_name(match[1]) or match[1], _read(match[2]))
 
 
 _BRACKETS = re.compile(r"(\(|\[|\\\{|\\langle)(.*)(\)|\]|\\\}|\\rangle)", re.DOTALL)
@@ -265,6 +278,8 @@ def _name(text: str) -> str:
     """The text without spaces when it only names a quantity: a symbol, f(x), f(1), P(X=2), a segment; else ""."""
     text = text.strip()
     if text.lstrip("\\").partition("(")[0].strip() in FUNCTIONS:
+        return ""
+    if " " in text and any(says_more(word) for word in re.findall(r"[a-z]{2,}", text)):
         return ""
     named = _NAME.fullmatch(text) or (_EVALUATED.fullmatch(text) and balanced(text[text.find("(") + 1 : -1]))
     return re.sub(r"[\s{}]", "", text) if named else ""

@@ -8,13 +8,15 @@ from collections.abc import Callable
 
 from eval.grading.units import is_noun_phrase
 
+MAX_NESTING = 40  # of brackets
+
 # A character and what it stands for, in turn.
 _UNICODE = r"""
 − - – - — - ‐ - ﹣ - × \times ✕ \times · \cdot ⋅ \cdot ∙ \cdot ÷ / ∕ / ⁄ / ≤ \le ⩽ \le ≥ \ge ⩾ \ge ≠ \neq ≈ \approx
 ∞ \infty π \pi √ \sqrt ∪ \cup ∩ \cap ∈ \in ± \pm ∓ \mp ° ^\circ ∅ \emptyset ℝ \Reals ℤ \Integers ≡ \equiv ∖ \setminus
 ′ ' ’ ' “ " ” " … \ldots θ \theta α \alpha β \beta λ \lambda ω \omega φ \phi ∠ \angle ⟨ \langle ⟩ \rangle ⌊ \lfloor
-⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , 、 , 。 . ₀ _0 ₁ _1 ₂ _2
-¢ \text{cents} ₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
+⌋ \rfloor ⌈ \lceil ⌉ \rceil ½ \frac{1}{2} ⅓ \frac{1}{3} ¼ \frac{1}{4} ¾ \frac{3}{4} ⅔ \frac{2}{3} ， , 、 , 。 .
+₀ _0 ₁ _1 ₂ _2 ¢ \text{cents} ₃ _3 ₄ _4 ₅ _5 ₆ _6 ₇ _7 ₈ _8 ₉ _9 ⁰ ^0 ¹ ^1 ² ^2 ³ ^3 ⁴ ^4 ⁵ ^5 ⁶ ^6 ⁷ ^7 ⁸ ^8 ⁹ ^9
 """
 _TRANSLATION = str.maketrans(
     {one: other + " " * other[-1].isalpha() for one, other in re.findall(r"(\S) (\S+)", _UNICODE)}
@@ -31,11 +33,11 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"^(-?[\d.,/]+)\s*(?:\\text\{\s*)?\(([a-zA-Z ]{3,})\)\}?$",
         lambda match: match[1] if _remark(match[2]) else match[0],
     ),
-    (r"\s*,?\s*(?:\\text\{\s*)?\(?\s*(?:\\text\{\s*)?\b(?:since|because)\b.*$", ""),
+    (r"[ ,]{0,3}(?:\\text\{ ?)?\(? ?(?:\\text\{ ?)?\b(?:since|because)\b.*$", ""),
     (r"\+\s*/\s*-|(?<![\d)\w])\+-(?=\d)", r" \\pm "),
-    (r"\{?([^{}()]*?)\\choose\s*([^{}()]*)\}?", r"\\binom{\1}{\2}"),
+    (r"\{?([^{}()]{0,40}?)\\choose ?([^{}()]{0,40})\}?", r"\\binom{\1}{\2}"),
     (r"^(\d+) choose (\d+)$", r"\\binom{\1}{\2}"),
-    (r"\s*(?:或者?|以及|和)\s*", " or "),
+    (r"或者?|以及|和", " or "),
     (r"\b(?:np\.\w+|Decimal|Integer|Float)\(\s*['\"]?([-\d.e]+)['\"]?\s*\)", r"\1"),
     (r"\bInterval\(([^()]*)\)", r"[\1]"),
     (r"\bInterval\.open\(([^()]*)\)", r"(\1)"),
@@ -44,13 +46,13 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\bFiniteSet\(([^()]*)\)", r"\\{\1\\}"),
     (r"^Union\((.*)\)$", lambda match: re.sub(r"(?<=[)\]}])\s*,\s*(?=[(\[\\])", r" \\cup ", match[1])),
     (r"\(([^()<=&|]+)(<=?) (\w+)\) & \(\3 (<=?)([^()<=&|]+)\)", r"\1\2 \3 \4\5"),
-    (r"^\(?([^()&|]+<[^()&|]+)\)? \| \(?([^()&|]+<[^()&|]+)\)?$", r"\1 or \2"),
+    (r"^\(?([^()&|<]{1,80}<[^()&|]{1,80})\)? \| \(?([^()&|<]{1,80}<[^()&|]{1,80})\)?$", r"\1 or \2"),
     (r"^\[?\{?([a-z]\w*: [^{}:]+(?:, [a-z]\w*: [^{}:]+)*)\}?\]?$", lambda match: match[1].replace(": ", " = ")),
     (r"^(?:\\text\{)?D\.?N\.?E\.?\}?$", "does not exist"),
     (r"\bE\*\*", "e**"),
     (r"^Eq\(([^,]*),([^,]*)\)$", r"\1=\2"),
     (r"(?<=\d) out of (?=\d)", "/"),
-    (r"\b(hours?|minutes?|feet|foot|yards?|pounds?) (?=\d)", r"\1 and "),
+    (r"\b((?:hours?|minutes?|feet|foot|yards?|pounds?)\}?) (?=\d)", r"\1 and "),
     (
         r"\\(?:displaystyle|textstyle|limits|left|right|bigl?|bigr?|Bigl?|Bigr?|biggl?|biggr?|qquad|quad|hfill)(?![a-zA-Z])\.?",
         " ",
@@ -81,7 +83,7 @@ _RULES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"\\Integers(?![a-zA-Z])", r"\\setZ "),
     (r"\\(?:dots|cdots|dotsc|dotsb)(?![a-zA-Z])|\.\.\.", r"\\ldots "),
     (r"\\(?:backslash)(?![a-zA-Z])", r"\\setminus"),
-    (r"\\(?:mathbf|boldsymbol|bm|vec|hat|hat\s*\{?\s*\\mathbf)\s*\{\s*(?:\\[ij]math|([ijk]))\s*\}+", r" \\vec\1 "),
+    (r"\\(?:mathbf|boldsymbol|bm|vec|hat|hat\s*\{?\s*\\mathbf)\s*\{\s*\\?([ijk])(?:math)?\s*\}+", r" \\vec\1 "),
     (
         r"\\(?:mathrm|mathbf|mathit|mathsf|mathcal|operatorname\*?|boldsymbol|bm|vec|hat|mathop|rm|bf)\s*\{\s*([a-zA-Z])\s*\}",
         r" \1 ",
@@ -116,6 +118,16 @@ def _separated(text: str) -> str:
     return ", ".join(parts) if sum(_RELATION.search(part) is not None for part in parts) > 1 else text
 
 
+def nested(text: str) -> bool:
+    """Whether brackets stand in brackets deeper than MAX_NESTING: such texts are not read."""
+    depth = 0
+    for bracket in re.findall(r"[(\[{}\])]", text):
+        depth += 1 if bracket in "([{" else -1
+        if depth > MAX_NESTING:
+            return True
+    return False
+
+
 def clean(text: str) -> str:
     """One spelling of an answer: Unicode, spacing, wrappers and synonyms of LaTeX commands."""
     text = _ESCAPED.sub(lambda match: "\\" + _ESCAPES[match[1]], text).translate(_TRANSLATION)
@@ -133,6 +145,7 @@ def clean(text: str) -> str:
     if len(_DOLLAR.findall(text)) % 2 == 0:  # an odd one is money, or was left over at the end
         text = _DOLLAR.sub(" ", text)
     text = re.sub(r"(?<=[\d}])(?:\$|\")$", "", text)
+    text = re.sub(r"\s+", " ", text)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
     return re.sub(r"\s+", " ", unwrap(text)).strip()
@@ -154,7 +167,8 @@ def unwrap(text: str) -> str:
         before = text
         text = re.sub(r"(?<!\\)\\$", "", text.strip()).strip()
         if not text.endswith("\\ldots") and not text.endswith(".."):
-            text = re.sub(r"(?<!\\)[.,;:]+$", "", text)
+            stripped = text.rstrip(" .,;:")
+            text = text[: len(stripped) + 1] if stripped.endswith("\\") else stripped
         for wrapper in _WRAPPERS:
             if match := wrapper.fullmatch(text):
                 text = match["inner"] or match["single"] or ""
@@ -173,6 +187,18 @@ def closing_brace(text: str, start: int) -> int:
         if depth == 0:
             return match.start()
     return -1
+
+
+def closing_braces(text: str) -> dict[int, int]:
+    """Index of every opening brace that is closed → index of the brace that closes it."""
+    found: dict[int, int] = {}
+    opened: list[int] = []
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif match[0] == "}" and opened:
+            found[opened.pop()] = match.start()
+    return found
 
 
 def words(text: str) -> str:

@@ -70,8 +70,13 @@ def number_in_words(text: str) -> Fraction | None:
     if len(tokens) > 1 and (part := _PARTS.get(tokens[-1])):
         top = _whole(tokens[:-1])
         return None if top is None else Fraction(top) / part
-    if tokens in (["half"], ["a"], ["an"]):
-        return Fraction(1, 2) if tokens == ["half"] else None
+    if tokens in (["a"], ["an"]):
+        return None
+    if tokens[0] == "half" and (len(tokens) == 1 or tokens[1] in ("a", "an")):
+        whole = _whole(tokens[1:])
+        return Fraction(1, 2) * whole if whole is not None else Fraction(1, 2) if len(tokens) == 1 else None
+    if tokens[-2:] == ["a", "half"] and (whole := _whole(tokens[:-2])):
+        return whole + Fraction(1, 2)
     return _whole(tokens)
 
 

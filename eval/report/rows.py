@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.grading.extract import extract, last_box
+from eval.data.questions import read_answers
+from eval.grading.extract import extract
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
 from mcts.jsonl import read_objects
@@ -96,15 +97,12 @@ def _tora_row(where: str, record: dict[str, Any], policy: str) -> Row:
     """The recorded answers under `tora`; other policies read the trajectory, whose notation is still intact."""
     recorded = policy == "tora"
     answers = record["pred"] if recorded else [extract(code) for code in record["code"]]
-    golds = (str(record["gt"]),) if recorded else _intact_golds(record)
+    golds = (str(record["gt"]),) if recorded else _intact_golds(where, record)
     samples = tuple(Sample("" if answer is None else str(answer), None) for answer in answers)
     return Row(where, golds, samples[0].answer, samples, True, record)
 
 
-def _intact_golds(record: dict[str, Any]) -> tuple[str, ...]:
-    if isinstance(record.get("answer"), list):
-        return tuple(map(str, record["answer"]))
-    answer = str(record.get("answer", ""))
-    if "####" in answer:
-        return (answer.rsplit("####", 1)[1].strip(),)
-    return (answer or last_box(str(record.get("solution", ""))) or str(record["gt"]),)
+def _intact_golds(where: str, record: dict[str, Any]) -> tuple[str, ...]:
+    """The golds as their source wrote them, not in ToRA's normal form."""
+    source = {key: record[key] for key in ("answer", "solution") if record.get(key) is not None}
+    return read_answers(source, where) or (str(record["gt"]),)

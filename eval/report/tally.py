@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.data.questions import read_answers
 from eval.grading.grader import grade_async
 from eval.report.scores import wilson
 from mcts.errors import UserError
-from mcts.question import Question
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Tally:
 
 def gold_answers(where: str, record: Mapping[str, Any]) -> tuple[str, ...]:
     """The accepted answers of a line. Raises UserError where there is none to grade against."""
-    accepted = Question(0, dict(record), where).answers
+    accepted = read_answers(record, where)
     if not accepted:
         raise UserError(f'{where}: no "answer" to grade against')
     return accepted

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,13 @@ _PYTHON_TOOL = re.compile(r"python|code|interpreter|execute|jupyter|sandbox", re
 _NAMES = ("name", "tool", "tool_name", "action", "function")
 _ARGUMENTS = ("arguments", "parameters", "args", "input", "action_input", "tool_input")
 _CODE = ("code", "python", "script", "program", "source", "query", "input")
+_CALL = re.compile(
+    r"[\"'](?:name|tool|tool_name|action|function)[\"']\s*:\s*[\"'{]"
+    r".*?[\"'](?:arguments|parameters|args|code|\w*input)[\"']\s*:",
+    re.DOTALL,
+)
+_OBJECT = re.compile(r"\{\s*\"")
+_DECODER = json.JSONDecoder(strict=False)
 _ACTS = (ast.Call, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.With)
 
 
@@ -42,14 +49,26 @@ def read_program(text: str, complete: bool = False) -> Program:
     if run:
         last = run[-1][0]
         return Program("\n".join(f"{code}\n" for _, code in run), text[last.start : last.end])
-    tagged = list(_TAGGED.finditer(text))
-    calls = [(call, code) for call in tagged if (code := _tagged_code(call["body"] or call["tail"] or ""))]
+    asked = [(match[0], match["body"] or match["tail"] or "") for match in _TAGGED.finditer(text)]
+    asked = asked or [(call, call) for call in _calls(text)]
+    calls = [(call, code) for call, body in asked if (code := _tagged_code(body))]
     if calls:
-        return Program("\n".join(f"{code}\n" for _, code in calls), calls[-1][0][0].rstrip())
-    if code := _call_code(text):
-        return Program(f"{code}\n", text.strip())
-    shown = all((block.display or not block.label) and not _is_call(block.body) for block in found)
-    return Program(unrunnable=bool(tagged) or len(whole) < len(found) or not shown or _is_call(text))
+        return Program("\n".join(f"{code}\n" for _, code in calls), calls[-1][0].rstrip())
+    shown = all((block.display or not block.label) and not _CALL.search(block.body) for block in found)
+    return Program(unrunnable=bool(asked) or len(whole) < len(found) or not shown or bool(_CALL.search(text)))
+
+
+def _calls(text: str) -> Iterator[str]:
+    """The JSON objects in a text that call a tool."""
+    at = 0
+    while (start := _OBJECT.search(text, at)) is not None:
+        at = start.end()
+        try:
+            call, at = _DECODER.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            continue
+        if "code" in call or _CALL.search(text, start.start(), at):
+            yield text[start.start() : at]
 
 
 def _block_code(block: Block) -> str:
@@ -87,13 +106,6 @@ def _call_code(text: str) -> str:
         return ""
     named = isinstance(name, str) and _PYTHON_TOOL.search(name)
     return code if named or (name is None and is_program(code)) else ""
-
-
-def _is_call(text: str) -> bool:
-    """Whether a JSON text calls a tool, whichever."""
-    call = _json(text)
-    call = call[0] if isinstance(call, list) and call else call
-    return isinstance(call, Mapping) and any(name in call for name in _NAMES)
 
 
 def _json(text: str) -> Any:

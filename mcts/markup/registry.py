@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mcts.markup.step import Extract, Markup
 from mcts.registry import Registry
@@ -21,6 +21,7 @@ class Frame:
     train_prompt: the prompt that the trained models of the family know, in place of both.
     extract: the answer in a text; None where the caller has no such function.
     published: read steps by the published rules of the family where ours differ.
+    keys: what the configuration says of a chat, by the fields of `mcts.markup.chat.Style`, and its preset.
     """
 
     step_delim: str
@@ -29,6 +30,7 @@ class Frame:
     train_prompt: bool = False
     extract: Extract | None = None
     published: bool = False
+    keys: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class MarkupEntry:
     needs_extractor: it takes answers out of prose, with the function that it is given.
     answer_from: where an answer stands: in a field of the markup, in the prose of the solution, or in what the last
         program prints.
+    takes_prompt: it shows the instructions and the examples that a configuration names, though it ships none.
     """
 
     make: Callable[[Frame], Markup]
@@ -51,6 +54,7 @@ class MarkupEntry:
     ends_with_eos: bool = False
     needs_extractor: bool = False
     answer_from: Literal["field", "prose", "program"] = "field"
+    takes_prompt: bool = False
 
     def examples_file(self, level: str = "") -> Path | None:
         """The worked examples of a level, the default ones where the level has none of its own."""
@@ -66,6 +70,7 @@ MARKUPS: Registry[MarkupEntry] = Registry(
         "tora": "mcts.markup.tora:TORA",
         "pal": "mcts.markup.tora:PAL",
         "cot": "mcts.markup.tora:COT",
+        "chat": "mcts.markup.chat:CHAT",
     },
 )
 """`prompt_wrap` of a configuration → its markup. Another package adds one with `register_markup`, or with an entry

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mcts.interpreter.fences import program
-from mcts.model import Finish
+from mcts.model import Conversation, Finish
 
 PYTHON_INTERPRETER = "python_interpreter"
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -26,6 +26,7 @@ class Step:
     """What the model wrote, read: one of `code`, `final_answer` and `thought`, or none when it is unparsable.
 
     answers: what the code prints last is the final answer. thought: neither code nor answer; the solution goes on.
+    added: the end of `text` that the markup wrote in the model's place, control tokens included.
     """
 
     text: str
@@ -33,6 +34,7 @@ class Step:
     final_answer: str = ""
     answers: bool = False
     thought: bool = False
+    added: str = ""
 
     @property
     def parsable(self) -> bool:
@@ -52,8 +54,8 @@ class Markup(Protocol):
     step_delim: str
     stop: tuple[str, ...]
 
-    def prompt(self, question: str) -> str:
-        """The text that stands before the first step."""
+    def prompt(self, question: str) -> str | Conversation:
+        """What stands before the first step."""
 
     def read(self, text: str, before: str = "", finish: Finish = "stop", stop: str = "") -> Step:
         """The step in a sample's text (the text before the stop string). before: the texts of all steps before it,
@@ -64,6 +66,18 @@ class Markup(Protocol):
 
     def written(self, text: str) -> int:
         """How many characters at the beginning of a code step's whole text the model wrote itself."""
+
+
+@runtime_checkable
+class Turns(Protocol):
+    """What a markup of a chat offers beside the methods of `Markup`."""
+
+    def reply(self, observation: str) -> Conversation | None:
+        """The turns that bring an observation; None: it stands in the model's own text."""
+
+    def limits(self, before: str, spent: int, max_tokens: int) -> tuple[tuple[str, ...] | None, int]:
+        """(stop strings, tokens at most) of the step behind `before`, which took `spent` tokens. None: those that the
+        configuration or the markup names."""
 
 
 def code_body(fenced: str) -> str:

@@ -22,13 +22,18 @@ def read_tree_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, record) of every line of a tree file. Raises UserError with file and line."""
     empty = True
     for where, record in read_items(Path(path)):
-        if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
-            raise UserError(f'{where}: expected an object with a tree under "react"')
-        check_record(where, record)
         empty = False
-        yield where, record
+        yield where, check_tree(where, record)
     if empty:
         raise UserError(f"{path}: no tree in it")
+
+
+def check_tree(where: str, record: Any) -> dict[str, Any]:
+    """The value of a line, as a record with a tree. Raises UserError."""
+    if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
+        raise UserError(f'{where}: expected an object with a tree under "react"')
+    check_record(where, record)
+    return record
 
 
 def check_record(where: str, record: Mapping[str, Any]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mcts.errors import UserError
 from mcts.model import Context, Finish, Sample
 from models.engines.text import Tokenizer
 
@@ -80,6 +82,8 @@ class Draft:
         return self._sample(finish, self.drafts.tokenizer.decode(self.token_ids), "", "")
 
     def _sample(self, finish: Finish, text: str, stop: str, overflow: str) -> Sample:
+        if not math.isfinite(self.logprob):
+            raise UserError(f"the model gives {self.logprob} as a log-probability: its weights or activations overflow")
         ids = tuple(self.token_ids)
         ends = self.drafts.tokenizer.ends(ids, text + stop + overflow)
         context, each = Context(self.context, ids), tuple(self.logprobs)

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
 from models.engines.arguments import read_settings
 from models.engines.draft import Drafts
 from models.engines.queue import Background
@@ -122,6 +122,9 @@ class OpenAIModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         self._check_length(context)
@@ -249,10 +252,15 @@ class OpenAIModel:
             return Dialect(dialect.ids, reply["choices"][0].get("token_ids") is not None)
         raise UserError(f"{self.settings.base_url}/completions: not OpenAI-style completions: {error}")
 
+    def _prompt_text(self, ids: list[int]) -> str:
+        """The prompt for a server that takes none as token ids: it adds the BOS itself, and would read control tokens
+        in the text of a question."""
+        return self.tokenizer.disarmed(self.tokenizer.decode_start(ids).removeprefix(self._bos))
+
     async def _complete(self, context: Context, wanted: dict[str, Any], probing: bool = False) -> dict[str, Any]:
         """The reply to one prompt, one choice. Raises UserError, ContextTooLong and, when probing, Refused."""
         ids = context.all_token_ids()
-        prompt = ids if self.dialect.ids else self.tokenizer.decode_start(ids).removeprefix(self._bos)
+        prompt = ids if self.dialect.ids else self._prompt_text(ids)
         body = {"model": self._name, "prompt": prompt, "n": 1, "logprobs": 1, **wanted}
         if self.dialect.extras:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "skip_special_tokens": False}

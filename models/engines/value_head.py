@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mcts.errors import UserError
+from models.engines.finite import not_finite
 
 SAFETENSORS_NAME = "value_head.safetensors"
 PUBLISHED_NAME = "value_head.pth"
@@ -61,6 +62,8 @@ def load_value_head(model_dir: str | Path) -> ValueHead:
     missing = [key for key in (_WEIGHT, _BIAS) if key not in tensors]
     if missing or tensors[_WEIGHT].ndim != 2 or tensors[_WEIGHT].shape[0] != 1 or tensors[_BIAS].shape != (1,):
         raise UserError(f"{path}: expected {_WEIGHT} [1, hidden] and {_BIAS} [1], found {sorted(tensors)}")
+    if (broken := not_finite(tensors.items())) is not None:
+        raise UserError(f"{path}: {broken} is not finite; the training that wrote it diverged")
     head = ValueHead(tensors[_WEIGHT].shape[1]).to(tensors[_WEIGHT].dtype)
     head.load_state_dict({"summary.weight": tensors[_WEIGHT], "summary.bias": tensors[_BIAS]})
     return head.eval()

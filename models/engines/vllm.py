@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import os
 import weakref
 import zlib
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
@@ -96,6 +97,9 @@ class VllmModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         limit = min(params.max_tokens, self.window - context.length)
@@ -207,7 +211,10 @@ class VllmModel:
             return None
         from arbor_value_head import OFFSET
 
-        return float(output.outputs[0].logprobs[0][self.value_token_id].logprob + OFFSET)
+        value = float(output.outputs[0].logprobs[0][self.value_token_id].logprob + OFFSET)
+        if not math.isfinite(value):
+            raise UserError(f"the value head gives {value}: its weights or the model's overflow")
+        return value
 
 
 def _params(**wanted: Any) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +21,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.errors import UserError
-from mcts.jsonl import read_objects
+from mcts.jsonl import encode_line, read_objects, write_text_whole, write_whole
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
+from mcts.model import Conversation
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
 from models.engines.config import RunConfig
@@ -64,8 +64,14 @@ class Speller(Protocol):
     """What is needed of a tokenizer: ids of texts, and where in a text each id ends."""
 
     def encode_start(self, text: str) -> tuple[int, ...]: ...
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]: ...
     def encode(self, text: str) -> tuple[int, ...]: ...
     def ends(self, ids: Sequence[int], text: str) -> tuple[int, ...]: ...
+
+
+def encode_prompt(speller: Speller, prompt: str | Conversation) -> tuple[int, ...]:
+    """The ids of what stands before the first step."""
+    return speller.encode_start(prompt) if isinstance(prompt, str) else speller.encode_chat(prompt)
 
 
 @dataclass
@@ -197,7 +203,7 @@ class Writer:
 
     def root_ids(self, root: Node, question: str) -> tuple[int, ...]:
         kept = () if self.rewrite else root.token_ids
-        return kept or self.speller.encode_start(self.markup.prompt(question))
+        return kept or encode_prompt(self.speller, self.markup.prompt(question))
 
     def step(self, node: Node) -> tuple[tuple[int, ...], list[int]]:
         """The ids that a step adds, and for each one whether the model wrote it."""
@@ -356,10 +362,9 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
 
     Raises UserError: bad lines with file and line; a file in which no question has a correct path.
     """
-    unfinished = output.with_name(f"{output.name}.unfinished")
     output.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with write_whole(output) as lines:
         for path in trees:
             extraction.card = Card()
             grades = read_grades(path)
@@ -368,12 +373,11 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
                 if verdicts is None:
                     raise _stale(grades_path(path), path)
                 for line in extraction.examples(where, record, verdicts):
-                    lines.write(json.dumps(line) + "\n")
+                    lines.write(encode_line(line))
             files[str(path)] = _file_card(path, extraction.card)
-    total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
-    card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
-    output.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, output)
+        total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
+        card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
+        write_text_whole(output.with_suffix(".card.json"), json.dumps(card, indent=1) + "\n")
     return card
 
 

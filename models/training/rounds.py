@@ -69,8 +69,9 @@ class RoundKeys(BaseModel):
     base: the model that is trained (and searches): `previous`, `start` or the name of an earlier round. searcher:
     the model that searches, where it is another. search: null for a round without search, whose `train_set` names its
     examples. trees: the name of an earlier round whose trees are used again. method: an objective, which also says
-    what the examples need. pooled: train on the examples of all rounds so far. evaluate: rows by name; null leaves a
-    row of the file out.
+    what the examples need. launch, search_launch: the words in place of `python` in front of trainings and of searches
+    (`accelerate launch ...`, the python of another environment). pooled: train on the examples of all rounds so far.
+    evaluate: rows by name; null leaves a row of the file out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -89,6 +90,7 @@ class RoundKeys(BaseModel):
     train: str = ""
     train_set: dict[str, Any] = {}
     launch: list[str] = ["python"]
+    search_launch: list[str] = ["python"]
     held_out: str = ""
     evaluate: dict[str, Evaluation | None] | None = None
 
@@ -199,11 +201,9 @@ class Runner:
             key: [self._found(path) for path in value] if key in EXAMPLE_FILES else value
             for key, value in one.train_set.items()
         }
-        launch = [self._word(word) for word in one.launch]
+        launches = {key: [self._word(word) for word in getattr(one, key)] for key in ("launch", "search_launch")}
         search = one.search and self._found(one.search)
-        return one.model_copy(
-            update={**files, "train_set": train_set, "launch": launch, "search": search, "evaluate": rows}
-        )
+        return one.model_copy(update={**files, "train_set": train_set, **launches, "search": search, "evaluate": rows})
 
     def _word(self, word: str) -> str:
         """A word of a command, as the file that it names is found."""
@@ -245,8 +245,9 @@ class Runner:
         inputs = {"configuration": digest([config.fingerprint(), prompts])}
         return inputs | {"model": content_hash(model), "questions": content_hash(questions)}
 
-    def _command(self, name: str, *words: str | Path) -> list[str]:
-        return [*self.tools.commands[name], *map(str, words)]
+    def _command(self, name: str, *words: str | Path, launch: Sequence[str] = ("python",)) -> list[str]:
+        program, *start = self.tools.commands[name]
+        return [*([program] if list(launch) == ["python"] else launch), *start, *map(str, words)]
 
     # --- a round
 
@@ -288,7 +289,7 @@ class Runner:
             questions = self._questions(one, folder)
             seeded = {**keys, "seed": self.keys.seed * 1000 + self.searched}
             self.searched += 1
-            command = self._command("solve", "--custom_cfg", one.search, *overrides(seeded))
+            command = self._command("solve", "--custom_cfg", one.search, *overrides(seeded), launch=one.search_launch)
             command += ["--qaf", str(questions), "--output", str(trees)]
             inputs = self._searching(one.search, seeded, model, questions)
             self.stages.run(folder, "search", command, inputs, [trees], continues=True)
@@ -327,8 +328,7 @@ class Runner:
         names = [other.name for other in known if other.search is not None] if one.pooled else []
         examples = [self.output / name / "examples.jsonl" for name in (*names, one.name)]
         settings, keys = self._training(one, base, examples)
-        words = self._command("train", "--config", one.train, *overrides(keys))
-        command = words if one.launch == ["python"] else [*one.launch, *words[1:]]
+        command = self._command("train", "--config", one.train, *overrides(keys), launch=one.launch)
         folder = self.output / one.name
         self.stages.run(folder, "train", command, settings.inputs(), [folder / "train"], continues=True)
 
@@ -347,8 +347,8 @@ class Runner:
     def _solve_held_out(self, one: RoundKeys, folder: Path, name: str, row: Evaluation, trees: Path) -> None:
         model = folder.parent / "train" / "model"
         keys = {"seed": 0, **row.set, "model_dir": str(model)}
-        command = self._command("solve", "--custom_cfg", row.config, *overrides(keys), "--qaf", one.held_out)
-        command += [*(["--limit", str(row.n)] if row.n else []), "--output", str(trees)]
+        command = self._command("solve", "--custom_cfg", row.config, *overrides(keys), launch=one.search_launch)
+        command += ["--qaf", one.held_out, *(["--limit", str(row.n)] if row.n else []), "--output", str(trees)]
         inputs = self._searching(row.config, keys, model, Path(one.held_out)) | {"n": str(row.n)}
         self.stages.run(folder, name, command, inputs, [trees], continues=True)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcts.config import known
 from models.engines.folder import check_model_dir, content_hash
@@ -14,7 +14,7 @@ from models.training.losses import OBJECTIVES, Weights
 from models.training.stages import digest
 
 EXAMPLE_FILES = ("examples", "replay", "eval_examples")
-NEUTRAL = {"output", "log_every", "eval_every", "save_every", "tensorboard", "shard_size", "device"}
+NEUTRAL = {"output", "log_every", "eval_every", "save_every", "tensorboard", "shard_size", "device", "keep_state"}
 
 
 class Lora(BaseModel):
@@ -53,6 +53,7 @@ class TrainSettings(BaseModel):
     draw: Literal["example", "question"] = "example"
     tree_attention: Literal["auto", "always", "never"] = "auto"
     max_tokens: int = Field(1024, ge=2)
+    max_too_long: float = Field(0.5, ge=0, le=1)
     optimizer: Literal["adamw", "muon+adamw"] = "adamw"
     learning_rate: float = Field(4e-5, gt=0)
     muon_learning_rate: float = Field(0.02, gt=0)
@@ -71,16 +72,10 @@ class TrainSettings(BaseModel):
     eval_every: int = Field(200, ge=1)
     save_every: int = Field(200, ge=1)
     shard_size: str = Field("5GB", pattern=r"^[1-9]\d*(KB|MB|GB|TB)$")
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    keep: Literal["last", "best"] = "last"
+    keep_state: bool = False
     tensorboard: bool = True
-
-    @field_validator("epochs", "learning_rate", mode="before")
-    @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        """YAML reads 4e-5 as a text."""
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return value
 
     @field_validator("objective")
     @classmethod
@@ -111,16 +106,28 @@ class TrainSettings(BaseModel):
         }
         return replace(preset, **{name: value for name, value in own.items() if value is not None})
 
-    def inputs(self) -> dict[str, str]:
-        """What shapes the weights, name → hash: the keys that are not at their defaults, the content of the model that
-        training starts from, and of the examples. Raises UserError for what cannot be read."""
-        keys = self.model_dump(exclude=NEUTRAL | {"model_dir", *EXAMPLE_FILES}, exclude_defaults=True)
-        files = {name: digest([content_hash(path) for path in getattr(self, name)]) for name in ("examples", "replay")}
+    @model_validator(mode="after")
+    def _best_of_something(self) -> TrainSettings:
+        if self.keep == "best" and not self.eval_examples:
+            raise ValueError("keep: best needs eval_examples, whose loss says what is best")
+        return self
+
+    def inputs(self, *, length: bool = True) -> dict[str, str]:
+        """What shapes the weights, name → hash: the keys that are not at their defaults (without `length` not those
+        that say how long it takes), the content of the model that training starts from, and of the examples. Raises
+        UserError for what cannot be read."""
+        judged = {"eval_examples"} if self.keep == "best" else set()
+        neutral = NEUTRAL - ({"eval_every"} if judged else set()) | (set() if length else {"epochs", "updates"})
+        keys = self.model_dump(exclude=neutral | {"model_dir", *EXAMPLE_FILES}, exclude_defaults=True)
+        files = {
+            name: digest([content_hash(path) for path in getattr(self, name)])
+            for name in ("examples", "replay", *judged)
+        }
         return {"keys": digest(keys), "model": content_hash(check_model_dir(self.model_dir)), **files}
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, *, length: bool = True) -> str:
         """A hash of what shapes the weights. Raises UserError for what cannot be read."""
-        return digest({"version": 2, **self.inputs()})
+        return digest({"version": 2, **self.inputs(length=length)})
 
 
 def rate_factor(update: int, updates: int, settings: TrainSettings) -> float:

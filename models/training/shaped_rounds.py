@@ -71,7 +71,7 @@ class ShapingRunner(Runner):
         keys = {**one.search_set, "model_dir": str(model), "seed": self.keys.seed}
         config = ["--custom_cfg", one.search, *overrides(keys)]
         questions = self._questions(one, folder)
-        command = self._command("solve", *config, "--qaf", questions, "--output", trees)
+        command = self._command("solve", *config, "--qaf", questions, "--output", trees, launch=one.search_launch)
         inputs = self._searching(one.search, keys, model, questions)
         self.stages.run(folder, "search", command, inputs, [trees], continues=True)
         self._correct(folder, trees, solutions)

@@ -27,7 +27,7 @@ from models.engines.config import RunConfig, load_config
 from models.engines.text import Tokenizer
 from models.engines.value_head import ValueHead
 from models.tiny.problems import generate
-from models.training.data import Totals, Unit, make_batch, read_units, tree_tokens
+from models.training.data import Kept, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
 from models.training.losses import PolicyValue, Weights
@@ -57,7 +57,7 @@ def searched_units() -> list[Unit]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "examples.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        return read_units([path], 1 << 30, 1 << 30, by_group=True)
+        return read_units([path], 1 << 30, Kept(1 << 30), by_group=True)
 
 
 def larger_model() -> PolicyValue:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mcts.config import load_keys
 from mcts.errors import UserError
 from models.engines.config import RunConfig, check_run, load_config, recorded_fingerprint, run_fingerprint
+from models.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,6 +72,21 @@ def test_overrides_win_and_are_read_as_yaml(tmp_path: Path) -> None:
         load_config(path, ["iterations"])
     with pytest.raises(UserError, match="unknown key 'c_punct'; did you mean 'c_puct'"):
         load_config(path, ["c_punct=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("6e-3", 0.006), ("1E2", 100.0), (".5e+1", 5.0), ("-2e0", -2.0), ("1e-05", 1e-05), ("3", 3.0)]
+)
+def test_a_number_with_an_exponent_is_a_number_for_every_key_of_every_kind_of_configuration(
+    tmp_path: Path, text: str, number: float
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"hopeless_value: {text}\nstep_delim: e5\n", encoding="utf-8")
+    assert load_config(tmp_path / "c.yaml").hopeless_value == number
+    assert load_config(tmp_path / "c.yaml", [f"hopeless_value={text}"]).hopeless_value == number
+    (tmp_path / "t.yaml").write_text("examples: [x]\nmodel_dir: m\noutput: o\n", encoding="utf-8")
+    for key in ("learning_rate", "weight_decay", "beta", "margin", "value_weight"):
+        settings = load_keys(TrainSettings, tmp_path / "t.yaml", [f"{key}={text.lstrip('-')}"])
+        assert getattr(settings, key) == abs(number)
 
 
 def test_one_stop_string_may_stand_alone(tmp_path: Path) -> None:

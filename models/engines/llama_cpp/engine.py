@@ -11,6 +11,7 @@ whatever runs beside (llama.cpp's sums depend on the batch).
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
 from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
 from models.engines.llama_cpp.gguf import gguf_file
@@ -185,6 +186,9 @@ class LlamaCppModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self.window:
@@ -349,6 +353,8 @@ class LlamaCppModel:
         if self.head is not None and new:
             with torch.inference_mode():
                 values = self.head(self.weights.states(len(new))).tolist()
+            if not all(map(math.isfinite, values)):
+                raise UserError("the value head gives no finite value: its weights or the model's overflow")
             for row, value in zip(new, values, strict=True):
                 for request, _ in row.asked:
                     request.value = value

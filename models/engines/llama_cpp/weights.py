@@ -131,11 +131,13 @@ class OwnVocabulary:
     def __init__(self, weights: Weights) -> None:
         self.lib, self.vocab, self.size = weights.lib, weights.vocab, weights.vocab_size
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> dict[str, list[int]]:
+    def __call__(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> dict[str, list[int]]:
         data = text.encode()
         room = len(data) + 8
         ids = (ctypes.c_int32 * room)()
-        count = self.lib.llama_tokenize(self.vocab, data, len(data), ids, room, add_special_tokens, True)
+        count = self.lib.llama_tokenize(
+            self.vocab, data, len(data), ids, room, add_special_tokens, not split_special_tokens
+        )
         return {"input_ids": list(ids[:count])}
 
     def decode(self, ids: Sequence[int], **options: bool) -> str:

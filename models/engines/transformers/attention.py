@@ -1,11 +1,14 @@
-"""One pass of new tokens through a network, and attention over tree-shaped storage.
+"""One pass of new tokens through a network, and attention over pages that prompts share.
 
 The tokens of a pass stand in one row: first those of the running samples, one each, then the prompts that are being
-computed. A sample attends to the prefix it shares with its siblings and to its own tail; a prompt to its own prefix.
+computed. A sample attends to its prompt's pages, to pages of its own, and to its tail; a prompt to its pages.
+Pages that follow one another and begin the prompts of many samples are read as they stand, for all samples at once;
+of the others each is read once for all samples that it belongs to.
 
-On a CPU the arithmetic of a token does not depend on what else is in the pass: the number of tokens is padded to 8 (and
-to 16 at least), positions to multiples of 32, queries that share a prefix to 4, and sums over positions are made in
-pieces of 128 (libraries divide longer sums at places that depend on their length).
+On a CPU the arithmetic of a token depends neither on what else is in the pass nor on who computed the pages: the number
+of tokens is padded to 8 (and to 16 at least), queries of one product to 4, and sums over positions are made piece by
+piece, each of the same 64 positions, one after another (libraries divide longer sums at places that depend on their
+length).
 """
 
 from __future__ import annotations
@@ -13,128 +16,312 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.engines.transformers.kv import Block, round_up
+from models.engines.transformers.kv import NOWHERE, PAGE, PAGES, PIECE, Pages, Tails, round_up
 
 TOKEN_STEP = 8
 LEAST_TOKENS = 16  # products of fewer columns are summed in another order
-POSITION_STEP = 32
-PIECE = 128
-SHARED_QUERY_STEP = 4
+QUERY_STEP = 4  # likewise
+PART = 256  # prompt tokens whose attention is computed at a time
+TRUNKS = 4  # at most so many in a pass
+TRUNK_PIECES = 2  # and at least so long
+Piece = tuple[int, ...]  # the pages of PIECE positions
+
+
+@dataclass(eq=False)
+class Paged:
+    """A prompt in pages. length: its positions; the pages behind are empty."""
+
+    pages: Sequence[int]
+    length: int
+
+    @cached_property
+    def pieces(self) -> list[Piece]:
+        used = list(self.pages[: -(-self.length // PAGE)])
+        rest = self.pages[len(used) : round_up(len(used), PAGES)]
+        used += [*rest, *[NOWHERE] * (-(len(used) + len(rest)) % PAGES)]
+        return [tuple(used[at : at + PAGES]) for at in range(0, len(used), PAGES)]
+
+    @cached_property
+    def run(self) -> int:
+        """How many pieces from the first on stand one behind another."""
+        first = self.pieces[0][0]
+        for number, piece in enumerate(self.pieces):
+            start = first + number * PAGES
+            if piece != tuple(range(start, start + PAGES)):
+                return number
+        return len(self.pieces)
 
 
 @dataclass(frozen=True)
 class Sampled:
-    """A running sample: the place of its prompt, the prompt's length, the length of its tail, the token to feed."""
+    """A running sample: its prompt, the full pieces of its own, the length of its tail, the token to feed."""
 
-    prefix: int
-    prefix_length: int
-    tail_length: int
+    prompt: Paged
+    own: Sequence[Piece]
+    tail: int
     token: int
+
+    @property
+    def position(self) -> int:
+        return self.prompt.length + PIECE * len(self.own) + self.tail
 
 
 @dataclass(frozen=True)
 class Prompted:
-    """A prompt whose positions from `start` on are computed in a prefix place."""
+    """A prompt whose positions from `start` on are computed into its pages."""
 
-    prefix: int
+    prompt: Paged
     start: int
     token_ids: Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """Pages from `first` on, `pieces` pieces, with which the prompts of `rows` begin; rows: padded to whole steps."""
+
+    first: int
+    pieces: int
+    count: int
+    rows: Tensor
+
+    def read(self, block: Tensor) -> Tensor:
+        """[heads, pages, PAGE, dim] → [heads, positions, dim], as it stands."""
+        return block[:, self.first : self.first + self.pieces * PAGES].flatten(1, 2)
+
+
+def _query_step(groups: int) -> int:
+    """Samples whose queries fill whole steps."""
+    return QUERY_STEP // math.gcd(groups, QUERY_STEP)
+
+
+def _trunks(prompts: Sequence[Paged], rows: Sequence[Sequence[int]], step: int, device: torch.device) -> list[_Trunk]:
+    """What begins the prompts of many rows; rows: those of each prompt."""
+    families: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        families.setdefault(prompt.pages[0], []).append(number)
+    found = []
+    for first, members in families.items():
+        pieces = min(prompts[number].run for number in members)
+        for number in members[1:]:
+            one, other = prompts[members[0]].pieces, prompts[number].pieces
+            while one[:pieces] != other[:pieces]:
+                pieces -= 1
+        if pieces >= TRUNK_PIECES:
+            mine = sorted(row for number in members for row in rows[number])
+            found.append((pieces * len(mine), first, pieces, mine))
+    largest = sorted(found, reverse=True)[:TRUNKS]
+    return [
+        _Trunk(first, pieces, len(mine), torch.tensor(mine + mine[:1] * (-len(mine) % step), device=device))
+        for _, first, pieces, mine in largest
+    ]
+
+
+class _Items:
+    """Pieces with up to `slots` samples each: what is read once for all of them.
+
+    count: pieces times how often one is needed. spread: where the queries of each slot stand among [sample, head];
+    pieces of a sample: `gather` [samples · heads · groups, most pieces] among the products [head, item, slot, group],
+    `back` the other way, for its weights.
+    """
+
+    def __init__(self, pieces: Sequence[Sequence[Piece]], heads: int, groups: int, device: torch.device) -> None:
+        """pieces: those of each sample."""
+        ids = {piece: number for number, piece in enumerate(sorted({one for own in pieces for one in own}))}
+        rows = np.repeat(np.arange(len(pieces)), [len(own) for own in pieces])
+        which = np.array([ids[one] for own in pieces for one in own])
+        columns = np.concatenate([np.arange(len(own)) for own in pieces])
+        users = np.bincount(which)
+        self.slots = _slots(users, _query_step(groups))
+        copies = -(-users // self.slots)
+        self.count = int(copies.sum())
+        order = np.argsort(which, kind="stable")
+        rank = np.empty_like(which)
+        rank[order] = np.arange(len(which)) - np.repeat(np.cumsum(users) - users, users)
+        first = (np.cumsum(copies) - copies)[which]
+        slot = (first + rank // self.slots) * self.slots + rank % self.slots
+        pages = np.repeat(np.array(list(ids)), copies, axis=0).ravel()
+        consecutive = heads == 1 and pages[-1] - pages[0] == len(pages) - 1 and bool((np.diff(pages) == 1).all())
+        self._span = (int(pages[0]), int(pages[-1]) + 1) if consecutive else None
+        self._pages = torch.from_numpy(pages).to(device)
+        total, most = self.count * self.slots, max(len(own) for own in pieces)
+        self.most = most
+        by_head = np.arange(heads)[:, None]
+        slot_row, slot_column = np.zeros(total, int), np.zeros(total, int)
+        slot_row[slot], slot_column[slot] = rows, columns
+        self.spread = torch.from_numpy((slot_row * heads + by_head).ravel()).to(device)
+        group = np.arange(groups)
+        back = ((slot_row * heads + by_head)[:, :, None] * groups + group) * most + slot_column[:, None]
+        self.back = torch.from_numpy(back.ravel()).to(device)  # [heads · items · slots · groups]
+        gather = np.zeros((len(pieces), heads, groups, most), int)
+        gather[rows, :, :, columns] = (by_head * total + slot)[:, :, None].transpose(1, 0, 2) * groups + group
+        self.gather = torch.from_numpy(gather.ravel()).to(device)
+        lengths = np.array([len(own) for own in pieces])
+        self.bags = gather, lengths
+
+    def read(self, block: Tensor) -> Tensor:
+        """[heads, pages, PAGE, dim] → [heads · items, PIECE, dim]."""
+        span = self._span
+        chosen = block.index_select(1, self._pages) if span is None else block[:, span[0] : span[1]]
+        return chosen.reshape(-1, PIECE, block.shape[-1])
+
+
+def _slots(users: np.ndarray, step: int) -> int:
+    """How many samples an item has room for: little reading, few empty slots."""
+    choices = [step * 2**power for power in range(6)]
+    return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
 class _Decoding:
     """The tables of the running samples; row i has tail place i."""
 
-    def __init__(self, samples: Sequence[Sampled], prefixes: Block, tails: Block, groups: int) -> None:
-        self._prefixes, self._tails, self._groups = prefixes, tails, groups
-        device = prefixes.keys.device
+    def __init__(self, samples: Sequence[Sampled], pages: Pages, tails: Tails, groups: int) -> None:
+        self._pages, self._tails, self._groups = pages, tails, groups
+        self._heads = pages.keys[0].shape[0]
+        device = self._device = pages.keys[0].device
         self.count = len(samples)
-        heads = prefixes.keys.shape[2]
-        self.places = [sample.prefix for sample in samples]
-        prefix_lengths = torch.tensor([sample.prefix_length for sample in samples])
-        tail_lengths = torch.tensor([sample.tail_length for sample in samples])
-        self._width = min(round_up(int(prefix_lengths.max()), POSITION_STEP), prefixes.positions)
-        self._tail_width = min(round_up(int(tail_lengths.max()) + 1, POSITION_STEP), tails.positions)
-        seen = torch.cat(
-            [
-                torch.arange(self._width) < prefix_lengths[:, None],
-                torch.arange(self._tail_width) <= tail_lengths[:, None],
-            ],
-            dim=1,
-        )  # [n, prefix width + tail width]
-        mask = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
-        self._mask = mask.repeat_interleave(heads, 0)[:, None].to(device)  # [n · heads, 1, width + tail width]
-        self._write_at = tails.flat_index(torch.arange(self.count), tail_lengths).to(device)
-        self._shared = self._plan_sharing(heads, device)
+        numbers: dict[Paged, int] = {}
+        rows: list[list[int]] = []
+        for row, sample in enumerate(samples):
+            number = numbers.setdefault(sample.prompt, len(rows))
+            if number == len(rows):
+                rows.append([])
+            rows[number].append(row)
+        self._trunks = _trunks(list(numbers), rows, _query_step(groups), device)
+        skipped = [0] * self.count
+        for trunk in self._trunks:
+            for row in trunk.rows.tolist():
+                skipped[row] = trunk.pieces
+        pieces = [[*sample.prompt.pieces[skip:], *sample.own] for sample, skip in zip(samples, skipped, strict=True)]
+        self._trunk_width = max((trunk.pieces for trunk in self._trunks), default=0) * PIECE
+        self._items = _Items(pieces, self._heads, groups, device) if any(pieces) else None
+        self._item_width = self._items.most * PIECE if self._items is not None else 0
+        self._mask = self._hidden(samples, skipped).to(device)
+        tail_lengths = torch.tensor([sample.tail for sample in samples])
+        self._write_at = tails.flat_index(tail_lengths).to(device)
+        self._bag, self._offsets = self._bags(device)
 
-    def _plan_sharing(self, heads: int, device: torch.device) -> Tensor | None:
-        """Where each sample's queries stand in [prefix, head, sample of the prefix]; None: sample i has prefix i
-        alone, and nothing needs to be moved."""
-        step = SHARED_QUERY_STEP // math.gcd(self._groups, SHARED_QUERY_STEP)
-        if step == 1 and self.places == list(range(self.count)):
-            self._prefix_count, self._per_prefix = self.count, 1
-            return None
-        seen: dict[int, int] = {}
-        order = []
-        for place in self.places:
-            order.append(seen.get(place, 0))
-            seen[place] = order[-1] + 1
-        self._prefix_count = max(self.places) + 1
-        self._per_prefix = round_up(max(seen.values()), step)
-        at = (torch.tensor(self.places)[:, None] * heads + torch.arange(heads)) * self._per_prefix
-        return (at + torch.tensor(order)[:, None]).flatten().to(device)  # [n · heads]
+    def _hidden(self, samples: Sequence[Sampled], skipped: Sequence[int]) -> Tensor:
+        """What is added to the scores, [n, 1, 1, trunk + item + tail positions]."""
+        in_trunk = np.array(skipped)[:, None] * PIECE
+        lengths = np.array([sample.prompt.length for sample in samples])[:, None]
+        whole = np.array([len(sample.prompt.pieces) for sample in samples])[:, None] * PIECE - in_trunk
+        own = np.array([len(sample.own) for sample in samples])[:, None] * PIECE
+        tail = np.array([sample.tail for sample in samples])[:, None]
+        trunk_at, item_at = np.arange(self._trunk_width), np.arange(self._item_width)
+        seen = np.concatenate(
+            [
+                trunk_at < np.minimum(in_trunk, lengths),
+                (item_at < np.minimum(lengths - in_trunk, whole)) | ((item_at >= whole) & (item_at < whole + own)),
+                np.arange(PIECE) <= tail,
+            ],
+            axis=1,
+        )
+        return torch.from_numpy(np.where(seen, np.float32(0), np.float32(-np.inf)))[:, None, None]
+
+    def _bags(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which products make up each of [n · heads · groups] sums, in the order of the positions: indices into those
+        of the trunks [n · heads · groups], if there are any, followed by those of the items; and where each begins."""
+        outer = self.count * self._heads * self._groups
+        columns, lengths = [], np.zeros(self.count, int)
+        inside = np.zeros((outer, 0), bool)
+        index = np.zeros((outer, 0), int)
+        if self._trunks:
+            columns.append(np.arange(outer)[:, None])
+            lengths += 1
+        if self._items is not None:
+            gather, item_lengths = self._items.bags
+            columns.append(gather.reshape(outer, -1) + (outer if self._trunks else 0))
+            lengths += item_lengths
+        index = np.concatenate(columns, axis=1)
+        each = np.repeat(lengths, self._heads * self._groups)
+        inside = np.arange(index.shape[1]) < each[:, None]
+        offsets = np.cumsum(each) - each
+        return torch.from_numpy(index[inside]).to(device), torch.from_numpy(offsets).to(device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         self._tails.write(layer, self._write_at, keys, values)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """query [n, heads · groups, dim] → [n, heads · groups · value dim]."""
-        heads, dim = self._prefixes.keys.shape[2], query.shape[-1]
-        prefix_keys, prefix_values = (
-            self._prefix(self._prefixes.keys[layer]),
-            self._prefix(self._prefixes.values[layer]),
-        )
-        tail_keys, tail_values = self._tail(self._tails.keys[layer]), self._tail(self._tails.values[layer])
-        rows = self.count * heads
-        query = query.reshape(rows, self._groups, dim)
-        scores = torch.cat(
-            [self._share(query, lambda q: torch.bmm(q, prefix_keys.mT)), torch.bmm(query, tail_keys.mT)], dim=-1
-        )  # [rows, groups, width + tail width]
-        weights = torch.add(self._mask, scores, alpha=scaling).softmax(-1).to(query.dtype)
-        out = self._share(weights[:, :, : self._width], lambda w: _weighted(w, prefix_values))
-        out = _weighted(weights[:, :, self._width :], tail_values, out)
-        return out.reshape(self.count, -1)
+        n, heads, groups = self.count, self._heads, self._groups
+        query = query.contiguous().view(n, heads, groups, -1)
+        scores = self._trunk_scores(layer, query) if self._trunks else []
+        if self._items is not None:
+            scores.append(self._item_scores(layer, query))
+        tail_keys, tail_values = (block[layer, :n].flatten(0, 1) for block in (self._tails.keys, self._tails.values))
+        tail = torch.bmm(query.view(n * heads, groups, -1), tail_keys.mT)  # [n · heads, groups, PIECE]
+        scores.append(tail.view(n, heads, groups, PIECE))
+        weights = torch.add(self._mask, torch.cat(scores, dim=-1), alpha=scaling).softmax(-1).to(query.dtype)
+        parts = [self._trunk_products(layer, weights)] if self._trunks else []
+        if self._items is not None:
+            parts.append(self._item_products(layer, weights))
+        products = torch.cat(parts) if len(parts) > 1 else parts[0]
+        out = functional.embedding_bag(self._bag, products, self._offsets, mode="sum")  # one after another
+        last = weights[..., self._trunk_width + self._item_width :].reshape(n * heads, groups, PIECE)
+        return torch.baddbmm(out.view(n * heads, groups, -1), last, tail_values).view(n, -1)
 
-    def _prefix(self, block: Tensor) -> Tensor:
-        return block[: self._prefix_count].flatten(0, 1)[:, : self._width]  # [prefixes · heads, width, dim]
+    # --- trunks
 
-    def _tail(self, block: Tensor) -> Tensor:
-        return block[: self.count].flatten(0, 1)[:, : self._tail_width]  # [rows, tail width, dim]
+    def _trunk_scores(self, layer: int, query: Tensor) -> list[Tensor]:
+        """[n, heads, groups, trunk positions], in a list."""
+        found = []
+        for trunk in self._trunks:
+            together = query.index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)  # [heads, rows · groups, dim]
+            scores = torch.bmm(together, trunk.read(self._pages.keys[layer]).mT)
+            found.append(scores.view(self._heads, -1, self._groups, scores.shape[-1]).transpose(0, 1))
+        if len(found) == 1 and self._trunks[0].count == self.count:
+            return [found[0][: self.count]]
+        whole = query.new_zeros(self.count, self._heads, self._groups, self._trunk_width)
+        for trunk, scores in zip(self._trunks, found, strict=True):
+            whole[trunk.rows[: trunk.count], ..., : scores.shape[-1]] = scores[: trunk.count]
+        return [whole]
 
-    def _share(self, entries: Tensor, product: object) -> Tensor:
-        """Applies a product with what a prefix holds to the entries [rows, groups, k] of all of its samples at once."""
-        assert callable(product)
-        rows, groups, inner = entries.shape
-        if self._shared is None:
-            return product(entries)  # type: ignore[no-any-return]
-        heads = rows // self.count
-        together = entries.new_zeros(self._prefix_count * heads * self._per_prefix, groups, inner)
-        together.index_copy_(0, self._shared, entries)
-        out = product(together.view(self._prefix_count * heads, self._per_prefix * groups, inner))
-        return out.view(together.shape[0], groups, -1).index_select(0, self._shared)  # type: ignore[no-any-return]
+    def _trunk_products(self, layer: int, weights: Tensor) -> Tensor:
+        """[n · heads · groups, value dim]"""
+        values = self._pages.values[layer]
+        whole = weights.new_zeros(self.count, self._heads, self._groups, values.shape[-1])
+        for trunk in self._trunks:
+            part = weights[..., : trunk.pieces * PIECE].index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)
+            out = _weighted(part, trunk.read(values)).view(self._heads, -1, self._groups, values.shape[-1])
+            whole.index_copy_(0, trunk.rows[: trunk.count], out.transpose(0, 1)[: trunk.count])
+        return whole.view(-1, values.shape[-1])
+
+    # --- items
+
+    def _item_scores(self, layer: int, query: Tensor) -> Tensor:
+        """[n, heads, groups, item positions]"""
+        items = self._items
+        assert items is not None
+        spread = query.view(self.count * self._heads, -1).index_select(0, items.spread)
+        keys = items.read(self._pages.keys[layer])
+        scores = torch.bmm(spread.view(keys.shape[0], items.slots * self._groups, -1), keys.mT)
+        found = scores.view(-1, PIECE).index_select(0, items.gather)
+        return found.view(self.count, self._heads, self._groups, self._item_width)
+
+    def _item_products(self, layer: int, weights: Tensor) -> Tensor:
+        """[heads · items · slots · groups, value dim]"""
+        items = self._items
+        assert items is not None
+        mine = weights[..., self._trunk_width : self._trunk_width + self._item_width].reshape(-1, PIECE)
+        values = items.read(self._pages.values[layer])
+        spread = mine.index_select(0, items.back).view(values.shape[0], -1, PIECE)
+        return torch.bmm(spread, values).view(-1, values.shape[-1])
 
 
 def _weighted(weights: Tensor, values: Tensor, start: Tensor | None = None) -> Tensor:
-    """start + weights [b, m, t] @ values [b, t, dim], summed in pieces of fixed length."""
+    """start + weights [b, m, t] @ values [b, t, dim], on a CPU summed piece by piece."""
     out = start
     piece = PIECE if values.device.type == "cpu" else values.shape[1]
     for at in range(0, values.shape[1], piece):
-        part, entries = weights[:, :, at : at + piece], values[:, at : at + piece]
-        out = torch.bmm(part, entries) if out is None else torch.baddbmm(out, part, entries)
+        part = torch.bmm(weights[:, :, at : at + piece], values[:, at : at + piece])
+        out = part if out is None else out.add_(part)
     assert out is not None
     return out
 
@@ -142,55 +329,96 @@ def _weighted(weights: Tensor, values: Tensor, start: Tensor | None = None) -> T
 class _Prefill:
     """The tables of some prompts of similar length; each is padded on the right to the longest."""
 
-    def __init__(self, prompts: Sequence[Prompted], prefixes: Block) -> None:
-        self._prefixes = prefixes
-        device = prefixes.keys.device
+    def __init__(self, prompts: Sequence[Prompted], pages: Pages) -> None:
+        self._pages = pages
+        device = pages.keys[0].device
         self.count, self.tokens = len(prompts), prefill_tokens(prompts)
-        places = torch.tensor([prompt.prefix for prompt in prompts])
-        starts = torch.tensor([prompt.start for prompt in prompts])
-        self.positions = starts[:, None] + torch.arange(self.tokens)  # [n, q]
-        self._width = min(round_up(int(self.positions.max()) + 1, POSITION_STEP), prefixes.positions)
-        unseen = torch.arange(self._width) > self.positions[:, :, None]
-        mask = torch.zeros(unseen.shape, dtype=prefixes.keys.dtype).masked_fill_(unseen, -torch.inf)
-        self._mask = mask[:, None, :, None].to(device)  # [n, 1, q, 1, width]
-        index = prefixes.flat_index(places.repeat_interleave(self.tokens), self.positions.flatten())
-        self._write_at, self._places = index.to(device), places.to(device)
+        starts = np.array([prompt.start for prompt in prompts])
+        self.positions = torch.from_numpy(starts[:, None] + np.arange(self.tokens))  # [n, q]
+        width = round_up(int(self.positions.max()) + 1, PIECE)
+        most = width // PAGE
+        table = np.full((self.count, most), NOWHERE)
+        for row, prompt in enumerate(prompts):
+            mine = prompt.prompt.pages[:most]
+            table[row, : len(mine)] = mine
+        same = (table == table[0, 0] + np.arange(most)).all(0)
+        shared = int(same.argmin()) if not same.all() else most
+        self._first, self._shared = int(table[0, 0]), shared // PAGES * PIECE
+        self._table = torch.from_numpy(table[:, self._shared // PAGE :].ravel()).to(device)
+        unseen = torch.arange(width) > self.positions[:, :, None]
+        mask = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
+        self._mask = mask[:, :, None].to(device)  # [n, q, 1, width]
+        self._write_at = self._places(prompts, torch.from_numpy(table)).to(device)
+
+    def _places(self, prompts: Sequence[Prompted], table: Tensor) -> Tensor:
+        """Where the new entries go; those of the padding go nowhere."""
+        real = torch.arange(self.tokens) < torch.tensor([len(prompt.token_ids) for prompt in prompts])[:, None]
+        pages = torch.where(real, table.gather(1, self.positions // PAGE), NOWHERE)
+        return self._pages.flat_index(pages.flatten(), (self.positions % PAGE).flatten())
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
-        self._prefixes.write(layer, self._write_at, keys, values)
+        self._pages.write(layer, self._write_at, keys, values)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """query [n · q, heads · groups, dim] → [n · q, heads · groups · value dim]."""
-        keys = self._prefixes.keys[layer][:, :, : self._width].index_select(0, self._places)  # [n, heads, width, dim]
-        values = self._prefixes.values[layer][:, :, : self._width].index_select(0, self._places)
-        heads = keys.shape[1]
-        query = query.view(self.count, self.tokens, heads, query.shape[1] // heads, -1).transpose(1, 2)
+        keys, values = self._read(self._pages.keys[layer]), self._read(self._pages.values[layer])
+        heads, n = self._pages.keys[layer].shape[0], self.count
+        query = query.view(n, self.tokens, heads, query.shape[1] // heads, -1)
         product = _in_pieces if query.device.type == "cpu" else _fused
-        out = product(query, keys, values, self._mask, scaling)  # [n, heads, q, groups, value dim]
-        return out.transpose(1, 2).reshape(self.count * self.tokens, -1)
+        out = product(query.permute(2, 0, 1, 3, 4), keys, values, self._mask, scaling)  # [heads, n, q, groups, dim]
+        return out.permute(1, 2, 0, 3, 4).reshape(n * self.tokens, -1)
+
+    def _read(self, block: Tensor) -> list[Tensor]:
+        """The positions that all prompts share, [heads, 1, positions, dim], and the others, [heads, n, ...]."""
+        parts = []
+        if self._shared:
+            shared = block[:, self._first : self._first + self._shared // PAGE]
+            parts.append(shared.flatten(1, 2)[:, None])
+        if len(self._table):
+            chosen = block.index_select(1, self._table)
+            parts.append(chosen.view(block.shape[0], self.count, -1, block.shape[-1]))
+        return parts
 
 
-def _in_pieces(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
-    """Attention of queries [n, heads, q, groups, dim], some of them at a time, by sums of fixed pieces."""
-    n, heads, tokens, groups, _ = query.shape
-    keys, values = keys.flatten(0, 1), values.flatten(0, 1)
+def _in_pieces(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, scaling: float) -> Tensor:
+    """Attention of queries [heads, n, q, groups, dim], some of them at a time, by sums of fixed pieces. keys, values:
+    consecutive parts [heads, n or 1, positions, dim]; mask [n, q, 1, positions]."""
+    heads, n, tokens, groups, _ = query.shape
+    step = max(TOKEN_STEP, PART // n // TOKEN_STEP * TOKEN_STEP)
     parts = []
-    for at in range(0, tokens, PIECE):
-        part = query[:, :, at : at + PIECE].reshape(n * heads, -1, query.shape[-1])  # [n · heads, q · groups, dim]
-        scores = torch.bmm(part, keys.mT).view(n, heads, -1, groups, keys.shape[1])
-        weights = torch.add(mask[:, :, at : at + PIECE], scores, alpha=scaling).softmax(-1)
-        parts.append(
-            _weighted(weights.view(n * heads, -1, keys.shape[1]), values).view(n, heads, -1, groups, values.shape[-1])
-        )
+    for at in range(0, tokens, step):
+        part = query[:, :, at : at + step]  # [heads, n, q, groups, dim]
+        shape = (heads, n, part.shape[2], groups, -1)
+        scores = torch.cat([torch.bmm(_queries(part, k), k.flatten(0, 1).mT).view(shape) for k in keys], dim=-1)
+        weights = torch.add(mask[:, at : at + step], scores, alpha=scaling).softmax(-1).to(query.dtype)
+        out, first = None, 0
+        for one in values:
+            last = first + one.shape[2]
+            start = None if out is None else out.view(heads * one.shape[1], -1, one.shape[-1])
+            out = _weighted(_queries(weights[..., first:last], one), one.flatten(0, 1), start)
+            first = last
+        assert out is not None
+        parts.append(out.view(shape))
     return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
-def _fused(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scaling: float) -> Tensor:
+def _queries(rows: Tensor, entries: Tensor) -> Tensor:
+    """[heads, n, q, groups, k] as a batch for entries [heads, n or 1, ...]: [heads · n, q · groups, k], or
+    [heads, n · q · groups, k]."""
+    heads, n = entries.shape[:2]
+    return rows.reshape(heads * n, -1, rows.shape[-1])
+
+
+def _fused(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, scaling: float) -> Tensor:
     """The same by the fused kernel, the groups on the query axis."""
-    n, heads, tokens, groups, _ = query.shape
-    mask = mask.expand(n, 1, tokens, groups, -1).flatten(2, 3)
-    out = functional.scaled_dot_product_attention(query.flatten(2, 3), keys, values, attn_mask=mask, scale=scaling)
-    return out.view(n, heads, tokens, groups, -1)
+    heads, n, tokens, groups, _ = query.shape
+    whole = [
+        torch.cat([part.expand(-1, n, -1, -1) for part in parts], dim=2).transpose(0, 1) for parts in (keys, values)
+    ]
+    mask = mask[:, None].expand(n, 1, tokens, groups, -1).flatten(2, 3).to(query.dtype)
+    rows = query.transpose(0, 1).flatten(2, 3)  # [n, heads, q · groups, dim]
+    out = functional.scaled_dot_product_attention(rows, *whole, attn_mask=mask, scale=scaling)
+    return out.view(n, heads, tokens, groups, -1).transpose(0, 1)
 
 
 def prefill_tokens(prompts: Sequence[Prompted]) -> int:
@@ -204,25 +432,20 @@ class Pass:
     of these the first `wanted` count. longest: no position is as high."""
 
     def __init__(
-        self,
-        samples: Sequence[Sampled],
-        blocks: Sequence[Sequence[Prompted]],
-        prefixes: Block,
-        tails: Block,
-        groups: int,
+        self, samples: Sequence[Sampled], blocks: Sequence[Sequence[Prompted]], pages: Pages, tails: Tails, groups: int
     ) -> None:
-        """groups: query heads a key/value head. Room in the blocks must have been reserved."""
-        device = prefixes.keys.device
+        """groups: query heads a key/value head. Room in pages and tails must have been reserved."""
+        device = pages.keys[0].device
         ids = [sample.token for sample in samples]
-        positions = [sample.prefix_length + sample.tail_length for sample in samples]
-        self._decoding = _Decoding(samples, prefixes, tails, groups) if samples else None
+        positions = [sample.position for sample in samples]
+        self._decoding = _Decoding(samples, pages, tails, groups) if samples else None
         self._decoded = round_up(len(samples), TOKEN_STEP)
         ids += [0] * (self._decoded - len(samples))
         positions += [0] * (self._decoded - len(samples))
         ends = list(range(len(samples)))
         self._prefills = []
         for prompts in blocks:
-            prefill = _Prefill(prompts, prefixes)
+            prefill = _Prefill(prompts, pages)
             self._prefills.append(prefill)
             for prompt in prompts:
                 ends.append(len(ids) + len(prompt.token_ids) - 1)

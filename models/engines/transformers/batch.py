@@ -7,19 +7,21 @@ that several samples have in common is computed once.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from mcts.errors import UserError
 from mcts.model import Context, Expansion, Sample, Sampling, Usage
 from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
 from models.engines.text import Tokenizer
-from models.engines.transformers.attention import Pass, Prompted, Sampled, prefill_tokens
-from models.engines.transformers.kv import Block, ContextStore, Kept, Places
+from models.engines.transformers.attention import Paged, Pass, Piece, Prompted, Sampled
+from models.engines.transformers.kv import PAGE, PAGES, PIECE, Chain, ContextStore, Kept, Pages, Tails, round_up
 from models.engines.transformers.network import Network
 
 # Positions of prompts in one pass. On a CPU what lies between two operations should stay in the caches, and in memory
@@ -57,12 +59,12 @@ class Request:
 class Prompt:
     """A context of this step and everybody who asked for it; they share its prefill and its row.
 
-    slabs: what is kept of it, its first `start` positions; the others are to be computed.
+    chain: what is kept of it; its positions from `start` on are to be computed.
     """
 
     context: Context
     requests: list[Request]
-    slabs: Sequence[Kept] = ()
+    chain: Chain = field(default_factory=Chain)
     start: int = 0
 
     @property
@@ -83,33 +85,31 @@ class Member:
 
 
 @dataclass(eq=False)
-class Prefix:
-    """Where a prompt's entries stand. rows: how many rows attend to them."""
-
-    place: int
-    length: int
-    rows: int = 0
-
-
-@dataclass(eq=False)
 class Row:
-    """A continuation of a prompt. length: its tokens that have entries in its tail. token: the next one to feed."""
+    """A continuation of a prompt. own: its full pieces; length: its tokens in its tail; token: the next one to feed."""
 
     members: list[Member]
-    prefix: Prefix
+    prompt: Paged
+    own: tuple[Piece, ...] = ()
     length: int = 0
     token: int = -1
+
+    @property
+    def pages(self) -> list[int]:
+        return [*self.prompt.pages, *(page for piece in self.own for page in piece)]
 
 
 class Batch:
     """The running rows of one model; row i of `rows` has place i among the tails."""
 
-    def __init__(self, network: Network, tokenizer: Tokenizer, store: ContextStore, eos: frozenset[int]) -> None:
-        self.network, self.store, self.drafts = network, store, Drafts(tokenizer, eos)
+    def __init__(
+        self, network: Network, tokenizer: Tokenizer, eos: frozenset[int], max_kept_tokens: int, max_idle_tokens: int
+    ) -> None:
+        self.network, self.drafts = network, Drafts(tokenizer, eos)
         self.rows: list[Row] = []
-        self._prefixes = Block(network.shape, network.dtype, network.device)
-        self._tails = Block(network.shape, network.dtype, network.device)
-        self._places = Places()
+        self.pages = Pages(network.shape, network.dtype, network.device)
+        self.store = ContextStore(self.pages, max_kept_tokens, max_idle_tokens)
+        self._tails = Tails(network.shape, network.dtype, network.device)
         self._room = PREFILL_TOKENS.get(network.device.type, PREFILL_TOKENS["cuda"])
 
     @property
@@ -119,14 +119,17 @@ class Batch:
 
     def clear(self) -> None:
         """Forgets everything that runs."""
+        for row in self.rows:
+            self.pages.release(row.pages)
         self.rows.clear()
-        self._places = Places()
 
     def step(self, admitted: Sequence[Request]) -> list[Request]:
         """Computes `admitted` and one position of everything that runs; returns what is finished."""
         finished: list[Request] = []
         with torch.inference_mode():
+            self.store.collect()
             self._drop_cancelled()
+            self._turn_over()
             ready, missing = self._look_up(admitted)
             logits = []
             decoding = len(self.rows)
@@ -135,9 +138,11 @@ class Batch:
                 decoding = 0
             for prompt, kept in ready:
                 finished += _answer(prompt, kept.value)
-                if prompt.sampled:
+                if not prompt.sampled:
+                    self.pages.release(prompt.chain.pages)
+                else:
                     assert kept.logits is not None
-                    self._start(prompt, self._load(prompt))
+                    self._start(prompt, self._paged(prompt))
                     logits.append(kept.logits[None])
             if self.rows:
                 finished += self._draw(torch.cat(logits))
@@ -151,41 +156,78 @@ class Batch:
         missing: list[Prompt] = []
         for prompt in _prompts(requests):
             context = prompt.context
-            prompt.slabs, prompt.start = self.store.chain(context)
+            prompt.chain = self.store.chain(context)
+            prompt.start = prompt.chain.covered
             kept = self.store.get(context)
             if prompt.start == context.length and kept is not None and kept.logits is not None:
                 ready.append((prompt, kept))
             else:
                 prompt.start = min(prompt.start, context.length - 1)
                 missing.append(prompt)
+            self.pages.hold(prompt.chain.pages)  # what is put into the store meanwhile may push it out
             first, *others = prompt.requests
             first.count(prompt=context.length, reused=prompt.start, computed=context.length - prompt.start)
             for request in others:
                 request.count(prompt=context.length, reused=context.length)
         return ready, missing
 
-    def _load(self, prompt: Prompt) -> Prefix:
-        """A place for a prompt with what is kept of it."""
-        prefix = Prefix(self._places.take(), prompt.context.length)
-        self._prefixes.reserve(prefix.place + 1, prompt.context.length)
-        self._prefixes.load(prefix.place, prompt.slabs, prompt.start)
-        return prefix
+    def _paged(self, prompt: Prompt) -> Paged:
+        """A prompt that is whole in its pages, which are held already."""
+        return Paged(tuple(prompt.chain.pages), prompt.context.length)
+
+    def _lay_out(self, prompts: Sequence[Prompt]) -> dict[Prompt, Paged]:
+        """Room for what the prompts lack; what is kept of them by itself moves in. Pages that somebody else writes in
+        are copied as far as they are shared."""
+        sources: list[int] = []
+        targets: list[int] = []
+        found = {}
+        for prompt in prompts:
+            chain, length = prompt.chain, prompt.context.length
+            first = min(chain.paged, prompt.start)
+            at, inside = divmod(first, PAGE)
+            needed = -(-length // PAGE)
+            table = chain.pages
+            kept = at
+            while kept < min(len(table), needed) and self.pages.filled[table[kept]] == (inside if kept == at else 0):
+                kept += 1  # nobody has written behind our part
+            root = prompt.context.parent is None
+            new = self.pages.take((round_up(needed, PAGES) if root else needed) - kept, run=root)
+            if inside and kept == at:
+                sources.append(table[at])
+                targets.append(new[0])
+            self.pages.release(table[kept:])
+            prompt.chain.pages = [*table[:kept], *new]
+            for number in range(at, needed):
+                self.pages.filled[prompt.chain.pages[number]] = min(PAGE, length - number * PAGE)
+            found[prompt] = self._paged(prompt)
+        self.pages.copy(sources, targets)
+        self._move_in(prompts)
+        return found
+
+    def _move_in(self, prompts: Sequence[Prompt]) -> None:
+        """Writes entries that are kept by themselves to the pages of their prompts."""
+        places: list[tuple[int, int]] = []
+        entries: list[tuple[Tensor, Tensor]] = []
+        for prompt in prompts:
+            at = prompt.chain.paged
+            for kept in prompt.chain.loose:
+                assert kept.entries is not None
+                entries.append(kept.entries)
+                places += [(prompt.chain.pages[i // PAGE], i % PAGE) for i in range(at, at + kept.covered)]
+                at += kept.covered
+        if places:
+            keys, values = (torch.cat(parts, dim=2) for parts in zip(*entries, strict=True))
+            self.pages.store(places, keys, values)
 
     def _compute(self, decoding: int, blocks: Sequence[Sequence[Prompt]], finished: list[Request]) -> Tensor:
         """One pass over the first `decoding` rows and the missing positions of prompts; starts the rows of the new
         prompts. Returns the logits of all of these rows."""
         prompts = [prompt for block in blocks for prompt in block]
-        prefixes = {prompt: self._load(prompt) for prompt in prompts}
-        prompted = [
-            [Prompted(prefixes[p].place, p.start, _tail(p.context, p.start)) for p in block] for block in blocks
-        ]
-        for block in prompted:  # padding is written too, behind the prompt
-            self._prefixes.reserve(1, max(one.start for one in block) + prefill_tokens(block))
+        paged = self._lay_out(prompts)
+        prompted = [[Prompted(paged[p], p.start, _tail(p.context, p.start)) for p in block] for block in blocks]
         rows = self.rows[:decoding]
-        if rows:
-            self._tails.reserve(decoding, max(row.length for row in rows) + 1)
-        samples = [Sampled(row.prefix.place, row.prefix.length, row.length, row.token) for row in rows]
-        work = Pass(samples, prompted, self._prefixes, self._tails, self.network.shape.groups)
+        samples = [Sampled(row.prompt, row.own, row.length, row.token) for row in rows]
+        work = Pass(samples, prompted, self.pages, self._tails, self.network.shape.groups)
         logits, computed = self.network.forward(work, with_values=bool(blocks))
         for row in rows:
             row.length += 1
@@ -193,32 +235,31 @@ class Batch:
         values = computed.tolist() if computed is not None else [None] * work.wanted
         wanted = list(range(decoding))
         for at, prompt in enumerate(prompts, start=decoding):
-            self._keep(prefixes[prompt], prompt, logits[at], values[at])
+            self._keep(prompt, logits[at], values[at])
             finished += _answer(prompt, values[at])
             if prompt.sampled:
-                self._start(prompt, prefixes[prompt])
+                self._start(prompt, paged[prompt])
                 wanted.append(at)
             else:
-                self._places.give_back(prefixes[prompt].place)
+                self.pages.release(paged[prompt].pages)
         return logits[: len(wanted)] if wanted[-1:] == [len(wanted) - 1] else logits[wanted]
 
-    def _keep(self, prefix: Prefix, prompt: Prompt, logits: Tensor, value: float | None) -> None:
-        """Keeps the segments of a prompt that were computed, and what is known at its end."""
-        context = prompt.context
+    def _keep(self, prompt: Prompt, logits: Tensor, value: float | None) -> None:
+        """Keeps the segments of a prompt that were not in pages before, and what is known at its end."""
+        context, pages = prompt.context, prompt.chain.pages
         end = context.length
         for segment in context.segments():
             start = end - len(segment.token_ids)
             if segment is context:
-                kept = self._prefixes.cut(prefix.place, start, end)
-                kept.logits, kept.value = logits.clone(), value
-                self.store.put(segment, kept)
-            elif end > prompt.start:
-                self.store.put(segment, self._prefixes.cut(prefix.place, start, end))
+                last = tuple(pages[start // PAGE :]) if end > start else ()
+                self.store.put(segment, Kept(end - start, last, logits=logits.clone(), value=value))
+            elif end > prompt.chain.paged:
+                self.store.put(segment, Kept(end - start, tuple(pages[start // PAGE : -(-end // PAGE)])))
             else:
                 return
             end = start
 
-    def _start(self, prompt: Prompt, prefix: Prefix) -> None:
+    def _start(self, prompt: Prompt, paged: Paged) -> None:
         """Makes the samples of a computed prompt run; its logits are drawn from in this step."""
         room = self.network.window - prompt.context.length
         members = []
@@ -229,9 +270,8 @@ class Batch:
             for index in range(request.n):
                 draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
                 members.append(Member(request, index, noise(params.key, index), style, draft, ending))
-        prefix.rows += 1
-        self.rows.append(Row(members, prefix))
-        self._tails.reserve(len(self.rows), 1)
+        self.rows.append(Row(members, paged))
+        self._tails.reserve(len(self.rows))
 
     # --- samples
 
@@ -270,11 +310,33 @@ class Batch:
         request.count(generated=len(sample.token_ids), computed=request.decoded)
         request.decoded = 0
         assert sample.context is not None
-        self.store.put(sample.context, self._tails.cut(at, 0, self.rows[at].length))
+        self.store.put(sample.context, self._cut(at))
         request.samples[member.index] = sample
         return [request] if len(request.samples) == request.n else []
 
+    def _cut(self, at: int) -> Kept:
+        """The entries of a row's own tokens."""
+        row = self.rows[at]
+        keys, values = self._tails.cut(at, row.length)
+        if row.own:
+            before = self.pages.load([page for piece in row.own for page in piece])
+            keys, values = (torch.cat(parts, dim=2) for parts in zip(before, (keys, values), strict=True))
+        return Kept(keys.shape[2], entries=(keys, values))
+
     # --- rows
+
+    def _turn_over(self) -> None:
+        """Moves full tails into pages."""
+        full = [(at, row) for at, row in enumerate(self.rows) if row.length == PIECE]
+        if not full:
+            return
+        places = []
+        for _, row in full:
+            piece = tuple(self.pages.take(PAGES))
+            row.own, row.length = (*row.own, piece), 0
+            places += [(page, slot) for page in piece for slot in range(PAGE)]
+        index = torch.tensor([at for at, _ in full], device=self.network.device)
+        self.pages.store(places, *(block[:, index].transpose(1, 2).flatten(2, 3) for block in self._tails.blocks))
 
     def _regroup(self, groups: Sequence[dict[int, list[Member]]]) -> None:
         """Gives every group of samples with the same tokens a row of its own and closes the gaps."""
@@ -288,22 +350,17 @@ class Batch:
             self.rows[at].members, self.rows[at].token = members, token
             splits += [(at, token, members) for token, members in others]
         for hole in holes:
-            self._release(self.rows[hole].prefix)
+            self.pages.release(self.rows[hole].pages)
+        self._tails.reserve(len(self.rows) + len(splits))
         for source, token, members in splits:
-            row = Row(members, self.rows[source].prefix, self.rows[source].length, token)
-            row.prefix.rows += 1
+            row = replace(self.rows[source], members=members, token=token)
+            self.pages.hold(row.pages)
             target = holes.pop() if holes else len(self.rows)
             if target == len(self.rows):
                 self.rows.append(row)
             self.rows[target] = row
-            self._tails.reserve(len(self.rows), row.length)
             self._tails.copy(source, target, row.length)
         self._close(holes)
-
-    def _release(self, prefix: Prefix) -> None:
-        prefix.rows -= 1
-        if not prefix.rows:
-            self._places.give_back(prefix.place)
 
     def _close(self, holes: Iterable[int]) -> None:
         """Moves rows from the end into empty places, so that the running rows are the first ones."""
@@ -324,7 +381,7 @@ class Batch:
             row.members = [member for member in row.members if not member.request.cancelled]
             if not row.members:
                 holes.append(at)
-                self._release(row.prefix)
+                self.pages.release(row.pages)
         self._close(holes)
 
 
@@ -337,7 +394,9 @@ def _prompts(requests: Iterable[Request]) -> list[Prompt]:
 
 
 def _answer(prompt: Prompt, value: float | None) -> list[Request]:
-    """Tells everybody the value; finished are those who asked for nothing else."""
+    """Tells everybody the value; finished are those who asked for nothing else. Raises UserError for no number."""
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"the value head gives {value}: its weights or the model's overflow")
     for request in prompt.requests:
         request.value = value
     return [request for request in prompt.requests if request.n == 0]

@@ -20,12 +20,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sampling, Usage
 from models.engines.arguments import read_settings
+from models.engines.finite import not_finite
 from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
 from models.engines.transformers.batch import Batch, Request
-from models.engines.transformers.kv import ContextStore
+from models.engines.transformers.kv import PAGE
 from models.engines.transformers.network import ATTENTION, Network, register_attention
 from models.engines.value_head import ValueHead, load_value_head
 
@@ -44,12 +45,14 @@ class Settings:
     """engine_args of this engine.
 
     threads: of the processor, 0: torch's default; for the whole process. max_kept_tokens: prompt positions whose
-    entries are kept for reuse; the least recently used are computed again when they are needed. compile: fuse the
+    entries are kept for reuse; the least recently used are computed again when they are needed. max_idle_tokens: how
+    much of the prompts' beginnings is kept for later questions while no question uses it. compile: fuse the
     small operations of Llama-like models by torch.compile; meant for GPUs, on a CPU it needs a C++ compiler.
     """
 
     threads: int = 0
     max_kept_tokens: int = 1 << 22
+    max_idle_tokens: int = 4096
     compile: bool = False
 
     @classmethod
@@ -57,6 +60,8 @@ class Settings:
         settings = read_settings(cls, "transformers", args)
         if settings.threads < 0 or settings.max_kept_tokens < 1:
             raise UserError("engine_args: threads must be 0 or more, max_kept_tokens at least 1")
+        if settings.max_idle_tokens < 0:
+            raise UserError("engine_args: max_idle_tokens must be 0 or more")
         return settings
 
 
@@ -71,6 +76,7 @@ class TransformersModel:
         *,
         max_rows: int = 256,
         max_kept_tokens: int = Settings.max_kept_tokens,
+        max_idle_tokens: int = Settings.max_idle_tokens,
         compiled: bool = False,
         executor: ThreadPoolExecutor | None = None,
     ) -> None:
@@ -80,7 +86,8 @@ class TransformersModel:
         self.max_rows = max_rows
         self._executor = executor or ThreadPoolExecutor(1, "engine")
         self._network = self._executor.submit(Network, model, head, compiled=compiled).result()
-        self._batch = Batch(self._network, self.tokenizer, ContextStore(max_kept_tokens), _eos_ids(model, tokenizer))
+        eos = _eos_ids(model, tokenizer)
+        self._batch = Batch(self._network, self.tokenizer, eos, max_kept_tokens, max_idle_tokens)
         self._usage: weakref.WeakKeyDictionary[Context, Usage] = weakref.WeakKeyDictionary()
         self._pending: deque[tuple[Request, asyncio.Future[Request]]] = deque()
         self._running: dict[Request, asyncio.Future[Request]] = {}
@@ -111,9 +118,15 @@ class TransformersModel:
         if settings.threads:
             executor.submit(torch.set_num_threads, settings.threads).result()
         model, tokenizer, head = executor.submit(_read, Path(model_dir), need_value, device, dtype).result()
-        kept, compiled = settings.max_kept_tokens, settings.compile
         return cls(
-            model, tokenizer, head, max_rows=max_rows, max_kept_tokens=kept, compiled=compiled, executor=executor
+            model,
+            tokenizer,
+            head,
+            max_rows=max_rows,
+            max_kept_tokens=settings.max_kept_tokens,
+            max_idle_tokens=settings.max_idle_tokens,
+            compiled=settings.compile,
+            executor=executor,
         )
 
     # --- the port
@@ -123,6 +136,9 @@ class TransformersModel:
 
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
+
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
 
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
@@ -204,6 +220,7 @@ class TransformersModel:
         later: list[tuple[Request, asyncio.Future[Request]]] = []
         prompts: set[Context] = set()
         missing: set[Context] = set()
+        starts: set[tuple[int, ...]] = set()
         while self._pending:
             request, future = self._pending[0]
             if request.n > room and (admitted or self._batch.rows):
@@ -212,16 +229,23 @@ class TransformersModel:
             if request.cancelled:
                 continue
             lacking = self._batch.store.lacking(request.context)
-            if request.context not in prompts and not lacking.isdisjoint(missing):  # wait for who computes it
-                later.append((request, future))
+            start = self._new_start(request.context, lacking)
+            if request.context not in prompts and (not lacking.isdisjoint(missing) or (start and start in starts)):
+                later.append((request, future))  # waits for who computes it
                 continue
             prompts.add(request.context)
             missing |= lacking
+            starts.add(start)
             room -= request.n
             admitted.append(request)
             self._running[request] = future
         self._pending.extendleft(reversed(later))
         return admitted
+
+    def _new_start(self, context: Context, lacking: set[Context]) -> tuple[int, ...]:
+        """What a root begins with, a page further than what is known of it; () for a root that is kept."""
+        *_, root = context.segments()
+        return root.token_ids[: self._batch.store.known(root) + PAGE] if root in lacking else ()
 
     def _forget_cancelled(self) -> None:
         for request in [request for request in self._running if request.cancelled]:
@@ -262,6 +286,8 @@ def _read(folder: Path, need_value: bool, device: str, dtype: str) -> tuple[Any,
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every reader of a broken or hostile folder fails in its own way
         raise UserError(f"{folder}: cannot be loaded as a causal language model: {first_line(error)}") from None
+    if (broken := not_finite(model.named_parameters())) is not None:
+        raise UserError(f"{folder}: {broken} is not finite; the training that wrote it diverged")
     head = load_value_head(folder).to(device) if need_value else None
     if head is not None and head.summary.in_features != model.config.get_text_config().hidden_size:
         raise UserError(f"{folder}: the value head is for another model: {head.summary.in_features} inputs")
