@@ -10,7 +10,6 @@ the same command goes on.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -44,8 +43,8 @@ def merge(files: tuple[Path, ...], output: Path, finish: Path | None) -> None:
     if merged.missing and finish is not None:
         search_missing(merged, finish, output)
         return
-    print("\n".join(progress.summary()), file=sys.stderr)
     print(output)
+    progress.conclude(output)
 
 
 def search_missing(merged: Merged, questions: Path, output: Path) -> None:

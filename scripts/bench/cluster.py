@@ -34,7 +34,7 @@ from scripts.bench import scripted
 from scripts.bench.common import Claim, at_least, beside, main
 from scripts.bench.simulated import SimulatedModel, SleepingInterpreter
 
-SEARCH = scripted.KEYS | {"iterations": 4, "max_depth": 50}
+SEARCH = scripted.KEYS | {"iterations": 4, "max_depth": 50, "descend": False}
 NETWORK_BYTES = 1.25e9  # a second, of 10 Gbit Ethernet
 
 
