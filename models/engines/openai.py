@@ -228,7 +228,8 @@ class OpenAIModel:
             base = self.settings.base_url
             raise UserError(f"{base}/models: {error}; base_url ends with the version, such as /v1") from None
         names = [model["id"] for model in models]
-        self._name = self.settings.model or (names[0] if len(names) == 1 else "")
+        engines = [model["id"] for model in models if not model.get("search")]  # Arbor's server lists its searches, too
+        self._name = self.settings.model or (engines[0] if len(engines) == 1 else "")
         if not self._name or (names and self._name not in names):
             known = ", ".join(names) or "none"
             raise UserError(f"engine_args: model {self.settings.model!r}: {self.settings.base_url} serves {known}")

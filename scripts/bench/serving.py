@@ -1,9 +1,12 @@
 """The endpoint under load: clients that ask one question after another of the embedded model, streamed and not.
 
-python -m scripts.bench.serving --clients 200 --seconds 120 [--model arbor-sbs-1-5]
+python -m scripts.bench.serving --clients 200 --seconds 120 [--model arbor-sbs-1-5] [--proxy]
 
 The server is a process of its own on this machine, asked over loopback by OpenAI's asynchronous client. Every reply is
 checked: it has an answer or says why not, and it is the answer that the same question had the first time.
+
+--proxy is the rival: the same search in a proxy that asks an engine behind HTTP, which keeps no key/value entries between
+requests, as proxies that search over a chat API do.
 """
 
 from __future__ import annotations
@@ -78,6 +81,14 @@ class Load:
         return time.monotonic() - started
 
 
+def start(key: str, more: list[str]) -> tuple[subprocess.Popen[str], str]:
+    """A server with a further key of its configuration, and its address."""
+    command = [sys.executable, "-m", "arbor", "serve", "--config", "configs/tiny/sbs_3_5.yaml", "--port", "0"]
+    server = subprocess.Popen([*command, "--set", key, *more], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    return server, server.stdout.readline().split()[-1]
+
+
 async def measure(load: Load, pid: int, clients: int, seconds: float) -> tuple[float, float, float]:
     """(memory before, after, seconds that it took)"""
     await load.run(4, 5)  # warm
@@ -92,18 +103,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--model", default="arbor-sbs-1-5")
     parser.add_argument("--in-flight", type=int, default=32)
+    parser.add_argument("--proxy", action="store_true", help="the rival")
     options = parser.parse_args()
-    command = [sys.executable, "-m", "arbor", "serve", "--config", "configs/tiny/sbs_3_5.yaml", "--port", "0"]
-    command += ["--in-flight", str(options.in_flight), "--queue", str(options.clients)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = server.stdout.readline().split()[-1]
+    places = ["--in-flight", str(options.in_flight), "--queue", str(options.clients)]
+    behind = None
+    if options.proxy:
+        one = ["--in-flight", "1000", "--queue", "10000"]
+        behind, url = start("engine_args={threads: 1, max_kept_tokens: 1}", one)
+        server, url = start(f"engine_args={{base_url: '{url}', in_flight: 512}}", ["--set", "engine=openai", *places])
+    else:
+        server, url = start("engine_args={threads: 1}", places)
     load = Load(url, options.model)
     try:
         before, after, took = asyncio.run(measure(load, server.pid, options.clients, options.seconds))
     finally:
-        server.terminate()
-        server.wait()
+        for process in filter(None, (server, behind)):
+            process.terminate()
+            process.wait()
     cuts = statistics.quantiles(load.seconds, n=100)
     latencies = [f"{one:.2f}" for one in (*(cuts[at - 1] for at in (50, 90, 99)), max(load.seconds))]
     count = len(load.seconds)

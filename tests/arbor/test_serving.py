@@ -205,6 +205,23 @@ def test_the_engine_answers_under_its_own_name_with_values(server: Server) -> No
         client.chat.completions.create(**chat(GARDEN, "weights"))
 
 
+async def test_the_openai_engine_searches_with_the_served_model(server: Server) -> None:
+    """Without a name it takes the engine, not one of the searches."""
+    from models.engines.openai import OpenAIModel
+
+    folder = str(server.config.model_dir)
+    outside = OpenAIModel.load(folder, need_value=True, engine_args={"base_url": server.url + "/v1"})
+    config = server.config
+    records = []
+    for model in (outside, load_model(config)):
+        async with open_solver(config, model, {}, 0) as solver:
+            records.append(await solver.solve(Question(0, {"question": GARDEN}, "")))
+    answers = [record["prediction"]["final_answer"] for record in records]
+    assert answers[1] == "24" and answers[0]
+    values = [record["react"]["0.0"]["value"] for record in records]
+    assert all(-1 < value < 1 for value in values)
+
+
 BAD: list[tuple[int, str, Any]] = [
     (400, "JSON object", []),
     (400, "messages", {"model": "arbor"}),
