@@ -3,10 +3,10 @@
 python -m scripts.bench.serving --clients 200 --seconds 120 [--model arbor-sbs-1-5] [--proxy]
 
 The server is a process of its own on this machine, asked over loopback by OpenAI's asynchronous client. Every reply is
-checked: it has an answer or says why not, and it is the answer that the same question had the first time.
+checked: it has an answer or says why not, and the same question has the same answer each time.
 
---proxy is the rival: the same search in a proxy that asks an engine behind HTTP, which keeps no key/value entries between
-requests, as proxies that search over a chat API do.
+--proxy is the rival: the same search in a proxy that asks an engine behind HTTP, which keeps no key/value entries
+between requests, as proxies that search over a chat API do.
 """
 
 from __future__ import annotations
