@@ -135,7 +135,7 @@ def measure() -> list[Claim]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     cluster.add_node(num_cpus=1)
     cluster.add_node(num_cpus=1)
-    count = 96
+    count = 240
     with tempfile.TemporaryDirectory() as folder, connected(cluster.address):
         one = on_cluster(config, 1, count, Simulated, Path(folder) / "one.jsonl")
         two = on_cluster(config, 2, count, Simulated, Path(folder) / "two.jsonl")
