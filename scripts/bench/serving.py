@@ -53,7 +53,7 @@ class Load:
         question, started = next(self.questions), time.monotonic()
         asked = {"model": self.model, "messages": [{"role": "user", "content": question}], "stream": stream}
         try:
-            reply = await self.client.chat.completions.create(**asked)  # type: ignore[call-overload]
+            reply = await self.client.chat.completions.create(**asked)  # type: ignore[call-overload,unused-ignore]
             if stream:
                 async for chunk in reply:
                     about = getattr(chunk, "arbor", {})
