@@ -61,7 +61,7 @@ class Trainer:
 
     @property
     def main(self) -> bool:
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     def _claim(self, overwrite: bool) -> None:
         """Makes the output folder this training's own. Raises UserError rather than overwrite another one, or what is
@@ -117,8 +117,8 @@ class Trainer:
         vocabulary = module.causal.config.get_text_config().vocab_size
 
         self.kept = {name: Kept(settings.max_tokens, settings.kinds) for name in EXAMPLE_FILES}
-        units = [self._units(name, vocabulary) for name in EXAMPLE_FILES]
-        return module, *units
+        own, replay, held_out = (self._units(name, vocabulary) for name in EXAMPLE_FILES)
+        return module, own, replay, held_out
 
     def _units(self, name: str, vocabulary: int) -> list[Unit]:
         """The units of the files that a key names; what is left out of them is said. Raises UserError."""
@@ -190,7 +190,8 @@ class Trainer:
             mine = range(start + own, min(start + 8 * parts, len(pairs)), parts)
             _, steps = self.module(self._batch([pairs[i] for i in mine]), self.weights)
             found[list(mine)] = steps.to(found.dtype)
-        return self.accelerator.reduce(found, "sum").tolist()
+        together: Tensor = self.accelerator.reduce(found, "sum")
+        return together.tolist()
 
     # --- updates
 
@@ -410,7 +411,7 @@ class _Cost:
         lengths = [len(one.token_ids) for unit in units for one in unit.all_sequences()]
         together = len(units) * shared * (self.token + self.pair * shared)
         apart = len(lengths) * max(lengths) * (self.token + self.pair * max(lengths) / 2)
-        return together < apart
+        return bool(together < apart)
 
 
 def _settings(path: Path) -> dict[str, Any]:

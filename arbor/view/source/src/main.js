@@ -293,7 +293,7 @@ async function start() {
     if (!("DecompressionStream" in window)) throw new Error("this browser cannot unpack the data; expected Chrome 80, Firefox 113, Safari 16.4 or newer");
     const store = new Store();
     await store.open();
-    window.arbor = new Page(store);
+    new Page(store);
   } catch (error) {
     document.body.append(h("p", { className: "none fatal", id: "fatal" }, error.message));
     throw error;
