@@ -70,4 +70,5 @@ def _stated(text: str) -> str:
     if "boxed" in text and re.fullmatch(r"[\s$]*\\(?:boxed|fbox)\s*(?:\{\s*\}?)?[\s$.]*", text):
         return ""
     sentence = _SENTENCE.search(text)
-    return (sentence[1] if sentence else text).strip()
+    whole = sentence is None or sentence[1].count("{") != sentence[1].count("}")
+    return (text if whole or sentence is None else sentence[1]).strip()

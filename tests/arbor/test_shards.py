@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "models/tiny/data/heldout.jsonl"
 CONFIG = str(ROOT / "configs/tiny/sbs_3_5.yaml")
 LIMIT = 11
-VARIABLE = ("wall_seconds", "code_seconds")
+VARIABLE = ("wall_seconds", "code_seconds", "tokens_computed", "tokens_reused")
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:

@@ -276,13 +276,14 @@ def _read(folder: Path, need_value: bool, device: str, dtype: str) -> tuple[Any,
         raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:0") from None
     torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch_dtype,
             attn_implementation=ATTENTION,
             local_files_only=True,
             trust_remote_code=False,
-        ).to(device)
+        )
+        model = model.to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every reader of a broken or hostile folder fails in its own way
         raise UserError(f"{folder}: cannot be loaded as a causal language model: {first_line(error)}") from None
