@@ -2,7 +2,7 @@
 
 python scripts/screenshots.py [--limit 24] [--output docs/figures]
 
-Needs Chromium (CHROMIUM names it) and playwright (`make test-view` installs it).
+Needs Chromium (CHROMIUM names it), playwright (`make test-view` installs it) and pillow, which comes with matplotlib.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def search(name: str, limit: int, folder: Path) -> Path:
 
 
 def picture(browser: Any, page: Path, keys: str, scheme: str, output: Path) -> None:
-    """One picture of 1280 x 720 after some keys."""
+    """One picture of 1280 x 720 after some keys, in 128 colours to be small."""
+    from PIL import Image
+
     shown = browser.new_page(viewport={"width": 1280, "height": 720}, color_scheme=scheme)
     shown.goto(page.as_uri())
     shown.wait_for_selector(".node")
@@ -44,6 +46,9 @@ def picture(browser: Any, page: Path, keys: str, scheme: str, output: Path) -> N
         shown.wait_for_timeout(300)
     shown.screenshot(path=output)
     shown.close()
+    with Image.open(output) as drawn:
+        small = drawn.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    small.save(output, optimize=True)
     print(output)
 
 

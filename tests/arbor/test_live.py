@@ -69,8 +69,9 @@ def test_a_search_is_logged_to_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     done = subprocess.run([*RUN, str(tmp_path / "t.jsonl"), "--track", "tensorboard"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
-    (folder,) = {path.parent for path in (tmp_path / "t.logs").rglob("events*")}
-    events = accumulator.EventAccumulator(str(folder)).Reload()
+    folders = {path.parent for path in (tmp_path / "t.logs").rglob("events*")}  # the configuration has one of its own
+    runs = [accumulator.EventAccumulator(str(folder)).Reload() for folder in folders]
+    (events,) = [run for run in runs if "accuracy" in run.Tags()["scalars"]]
     points = events.Scalars("accuracy")
     assert [point.step for point in points] == [1, 2, 3] and all(0 <= point.value <= 100 for point in points)
     spent = [point.value for point in events.Scalars("tokens_generated")]
