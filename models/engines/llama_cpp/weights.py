@@ -161,11 +161,11 @@ class OwnVocabulary:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         tokens = {name: self._text_of(getattr(self.lib, f"llama_vocab_{name}")(self.vocab)) for name in ("bos", "eos")}
-        special: dict[str, Any] = {f"{name}_token": text for name, text in tokens.items()}
-        rendered, _ = render_jinja_template(
-            [messages], chat_template=chat_template or self.chat_template, **special, **options
-        )
-        return str(rendered[0])
+        keys: dict[str, Any] = {f"{name}_token": text for name, text in tokens.items()} | options
+        laid_out: Any = render_jinja_template([messages], chat_template=chat_template or self.chat_template, **keys)
+        while not isinstance(laid_out, str):  # (a list of texts, a list of masks)
+            laid_out = laid_out[0]
+        return laid_out
 
     def _text_of(self, token: int) -> str:
         return self.lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
