@@ -99,14 +99,14 @@ def complete(answer: Answer) -> bool:
         return complete(answer.value)
     if isinstance(answer, Words):
         counted = " " in answer.text and any(word in NUMBER_WORDS or word in SCALES for word in answer.text.split())
-        told = re.search(r"\d|\b(?:is|are|it|its|answer|[b-z])\b", answer.text)
+        told = re.search(r"\d|\b(?:is|are|it|its|answer|(?<!')[b-z])\b", answer.text)
         return len(answer.text.split()) <= 5 and not counted and not told
     return not isinstance(answer, Unread)
 
 
 def in_prose(gold: str, prediction: str, exact: bool, decision: bool | None) -> bool | None:
     """The decision on two texts, one of them at least not read to its end; `decision` is that on the whole texts."""
-    worded = [isinstance(read(text), Words) and complete(read(text)) for text in (gold, prediction)]
+    worded = [_is_phrase(read(text)) for text in (gold, prediction)]
     sides = [statement(gold, worded[1]), statement(prediction, worded[0])]
     clear = all(side.firm for side in sides)
     if clear:
@@ -124,9 +124,14 @@ def in_prose(gold: str, prediction: str, exact: bool, decision: bool | None) -> 
     return None if unclear else decision
 
 
+def _is_phrase(answer: Answer) -> bool:
+    short = isinstance(answer, Scalar) and answer.text.isalpha() and len(answer.text) > 1
+    return short or (isinstance(answer, Words) and complete(answer))
+
+
 def _holds(part: Statement, whole: Statement, part_text: str, whole_text: str) -> bool:
     """Whether one text has the answer of the other in a readable place."""
-    if isinstance(read(part_text), Words):
+    if _is_phrase(read(part_text)) or isinstance(read(part_text), Words):
         plain = [re.sub(r"[^\w]+", " ", text.casefold()).strip() for text in (part_text, whole_text)]
         if f" {plain[0]} " in f" {plain[1]} ":
             return True
@@ -260,7 +265,8 @@ def _is_value(text: str, in_words: bool) -> bool:
     if not text or len(text) > 300:
         return False
     answer = read(text)
-    if isinstance(answer, Words):
+    word = isinstance(answer, Scalar) and text.isalpha() and (len(text) > 2 or text.istitle()) and len(text) > 1
+    if isinstance(answer, Words) or word:
         return in_words and complete(answer)
     return complete(answer)
 
