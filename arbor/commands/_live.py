@@ -65,8 +65,11 @@ class Facts:
 
     def _read(self) -> Reading:
         totals: Any = getattr(self.solver.model, "totals", None) if self.solver is not None else None
-        counts = [getattr(totals, name, 0) for name in ("prompt_tokens", "tokens_computed", "tokens_reused")]
-        return Reading(time.monotonic(), self.progress.done, *counts, getattr(totals, "busy_seconds", None))
+        prompts, computed, reused = (
+            getattr(totals, name, 0) for name in ("prompt_tokens", "tokens_computed", "tokens_reused")
+        )
+        busy = getattr(totals, "busy_seconds", None)
+        return Reading(time.monotonic(), self.progress.done, prompts, computed, reused, busy)
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, what is said of it), what is known alone."""

@@ -161,10 +161,8 @@ class OwnVocabulary:
         from transformers.utils.chat_template_utils import render_jinja_template
 
         tokens = {name: self._text_of(getattr(self.lib, f"llama_vocab_{name}")(self.vocab)) for name in ("bos", "eos")}
-        special = {f"{name}_token": text for name, text in tokens.items()}
-        rendered, _ = render_jinja_template(
-            [messages], chat_template=chat_template or self.chat_template, **special, **options
-        )
+        keys: dict[str, Any] = {f"{name}_token": text for name, text in tokens.items()} | options
+        rendered = render_jinja_template([messages], chat_template=chat_template or self.chat_template, **keys)[0]
         return str(rendered[0])
 
     def _text_of(self, token: int) -> str:
