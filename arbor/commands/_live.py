@@ -65,8 +65,14 @@ class Facts:
 
     def _read(self) -> Reading:
         totals: Any = getattr(self.solver.model, "totals", None) if self.solver is not None else None
-        counts = [getattr(totals, name, 0) for name in ("prompt_tokens", "tokens_computed", "tokens_reused")]
-        return Reading(time.monotonic(), self.progress.done, *counts, getattr(totals, "busy_seconds", None))
+        return Reading(
+            time.monotonic(),
+            self.progress.done,
+            getattr(totals, "prompt_tokens", 0),
+            getattr(totals, "tokens_computed", 0),
+            getattr(totals, "tokens_reused", 0),
+            getattr(totals, "busy_seconds", None),
+        )
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, what is said of it), what is known alone."""

@@ -77,7 +77,7 @@ def make_item(number: int, where: str, record: Json, *, graded: bool = True) -> 
         "index": _number(meta.get("index")),
     }
     markup, said = _read_markup(config, roots[0])
-    prompt = None if markup is None else markup.prompt(entry["question"])
+    prompt = None if markup is None else markup.prompt(str(entry["question"]))
     if isinstance(prompt, Conversation):
         said = "the turns of a chat; the model's template lays them out, the token ids are exact"
     detail = {
