@@ -65,14 +65,11 @@ class Facts:
 
     def _read(self) -> Reading:
         totals: Any = getattr(self.solver.model, "totals", None) if self.solver is not None else None
-        return Reading(
-            time.monotonic(),
-            self.progress.done,
-            getattr(totals, "prompt_tokens", 0),
-            getattr(totals, "tokens_computed", 0),
-            getattr(totals, "tokens_reused", 0),
-            getattr(totals, "busy_seconds", None),
+        prompts, computed, reused = (
+            getattr(totals, name, 0) for name in ("prompt_tokens", "tokens_computed", "tokens_reused")
         )
+        busy = getattr(totals, "busy_seconds", None)
+        return Reading(time.monotonic(), self.progress.done, prompts, computed, reused, busy)
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, what is said of it), what is known alone."""

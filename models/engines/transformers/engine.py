@@ -143,14 +143,14 @@ class TransformersModel:
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
             raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self._network.window}")
-        return (await self._submit(Request(context, n, params, self._bills(context)))).expansion
+        return (await self._submit(Request(context, n, params, self._usages(context)))).expansion
 
     async def evaluate(self, context: Context) -> float:
         if self._network.head is None:
             raise UserError("this model was loaded without its value head: set need_value_func: true")
         if context.length > self._network.window:
             raise ContextTooLong(f"{context.length} tokens do not fit a window of {self._network.window}")
-        value = (await self._submit(Request(context, usages=self._bills(context)))).value
+        value = (await self._submit(Request(context, usages=self._usages(context)))).value
         assert value is not None
         return value
 
@@ -163,7 +163,7 @@ class TransformersModel:
         """What was done for all prompts that begin with `root`."""
         return self._usage.get(root, Usage())
 
-    def _bills(self, context: Context) -> tuple[Usage, Usage]:
+    def _usages(self, context: Context) -> tuple[Usage, Usage]:
         *_, root = context.segments()
         usage = self._usage.get(root)
         if usage is None:
