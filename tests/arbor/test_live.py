@@ -67,7 +67,9 @@ def test_what_a_model_wrote_gives_a_terminal_no_orders() -> None:
 
 def test_a_search_is_logged_to_tensorboard(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    done = subprocess.run([*RUN, str(tmp_path / "t.jsonl"), "--track", "tensorboard"], cwd=ROOT, capture_output=True)
+    done = subprocess.run(
+        [*RUN, str(tmp_path / "t.jsonl"), "--track", "tensorboard"], cwd=ROOT, capture_output=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     folders = {path.parent for path in (tmp_path / "t.logs").rglob("events*")}  # the configuration has one of its own
     runs = [accumulator.EventAccumulator(str(folder)).Reload() for folder in folders]
