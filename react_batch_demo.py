@@ -1,12 +1,11 @@
-"""Greedy, linear solutions of many questions at once: solver_demo.py in react mode, whatever the configuration says.
+"""`arbor solve` with greedy, linear solutions, whatever the configuration says; --set temperature=T samples instead."""
 
-python react_batch_demo.py --custom_cfg configs/tiny/greedy.yaml --qaf models/tiny/data/heldout.jsonl
-"""
+import sys
+from pathlib import Path
 
-from __future__ import annotations
+sys.path.insert(0, str(Path(__file__).resolve().parents[0]))
 
-import solver_demo
-from scripts.assembly import run_command
+from arbor.commands import main
 
 if __name__ == "__main__":
-    run_command(lambda: solver_demo.main(mode="react"))
+    main("solve", before=["--set", "temperature=0"], after=["--set", "mode=react"])

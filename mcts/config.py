@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -12,6 +14,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcts.errors import UserError, nearest
+from mcts.interpreter.limits import Limits
+from mcts.markup.chat import AnswerBy, ObservationAs, StepCut
+from mcts.markup.registry import MARKUPS
 from mcts.registry import Registry
 from mcts.search.methods import METHODS, Method
 
@@ -19,6 +24,12 @@ Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
 Keys = TypeVar("Keys", bound=BaseModel)
 FINGERPRINT = 2  # the version of the rule
+CHAT_KEYS = {
+    "chat_preset": "preset", "chat_template_path": "template", "template_options": "options", "system_prompt": "system",
+    "user_prompt": "user", "step_cut": "cut", "observation_as": "observation", "answer_by": "answer",
+    "thinking_tag": "thinks", "thinking_tokens": "thinking_tokens",
+}  # fmt: skip
+"""Key of a configuration → field of `mcts.markup.chat.Style`, and `preset`."""
 
 
 def known(registry: Registry[Any], name: str) -> str:
@@ -49,7 +60,8 @@ class Config(BaseModel):
     num_few_shot: int = Field(2, ge=0)
     """how many worked examples are shown"""
     prompt_wrap: str = "react"
-    """markup: `react_sft` (tuned models), `react` (base models), [ToRA's](tora.md) `tora`, `pal`, `cot`"""
+    """markup: `react_sft` (tuned models), `react` (base models), [ToRA's](tora.md) `tora`, `pal`, `cot`, and `chat` for
+    [models with a chat template](models.md)"""
     result_unwrap: str = "react"
     """the same as `prompt_wrap`"""
     step_delim: str = "\n\n"
@@ -133,6 +145,29 @@ class Config(BaseModel):
     """how the solutions of one tree are combined: `none` (the best one), `majority`, `value_weighted`"""
     train_prompt: bool = False
     """`tora`, `pal`, `cot`: the prompt of ToRA's trained models in place of instructions and examples"""
+    chat_preset: str | None = None
+    """`chat`: a [family of models](models.md), which gives the keys below that are not set"""
+    chat_template_path: str | None = None
+    """`chat`: a file with a Jinja chat template; none: the tokenizer's own"""
+    template_options: dict[str, Any] = Field(default_factory=dict)
+    """`chat`: further variables of the template, such as `{enable_thinking: false}`"""
+    system_prompt: str | None = None
+    """`chat`: the system prompt; none: what `prompt_path` holds, else what the template puts there"""
+    user_prompt: str | None = None
+    """`chat`: the question's turn, with `{question}`"""
+    step_cut: StepCut | None = None
+    """`chat`: a step is a `paragraph`, a section under a `heading` "## Step n", text to the end of its `code`, or a
+    `turn`; code runs with the last two"""
+    observation_as: ObservationAs | None = None
+    """`chat`: what code printed stands in an `output` block of the same turn, or in a turn of the `user` or a `tool`"""
+    answer_by: AnswerBy | None = None
+    """`chat`: the answer is the last `box`, what a `marker` calls so, or else the end of the last `statement`"""
+    thinking_tag: str | None = None
+    """`chat`: what opens a thinking section, such as `<think>`; "": the model does not think"""
+    thinking_tokens: int | None = Field(None, ge=1)
+    """`chat`: tokens after which a thinking section is closed"""
+    published_rules: bool = False
+    """steps are read as published where ours is stricter about what is an answer"""
     max_tool_calls: int | None = Field(None, ge=0)
     """snippets along a path; none: no bound but `max_depth`"""
     code_state: Literal["carried", "fresh"] = "carried"
@@ -141,6 +176,8 @@ class Config(BaseModel):
     """seconds a snippet"""
     code_profile: Literal["alphamath", "arbor", "tora"] = "alphamath"
     """how an observation is written"""
+    code_limits: dict[str, Any] = {}
+    """further bounds of the sandbox: [names and units](interpreter.md)"""
     sandbox: Literal["auto", "required", "off"] = neutral("auto")
     """confinement of the code: `required` refuses a weak one, `off` has none"""
     value_from: Literal["head", "majority"] = "head"
@@ -152,6 +189,21 @@ class Config(BaseModel):
     @classmethod
     def _mode_is_known(cls, value: str) -> str:
         return known(METHODS, value)
+
+    @field_validator("prompt_wrap", "result_unwrap")
+    @classmethod
+    def _markup_is_known(cls, value: str) -> str:
+        return known(MARKUPS, value)
+
+    @field_validator("code_limits")
+    @classmethod
+    def _limits_are_known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        known_limits = [one.name for one in dataclasses.fields(Limits) if one.name != "timeout_seconds"]
+        for name in value:
+            if name not in known_limits:
+                raise ValueError(f"unknown limit {name!r}{nearest(name, known_limits)}")
+        Limits(**value)
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -176,6 +228,16 @@ class Config(BaseModel):
                 f"budget_block {self.budget_block} is larger than batch_size: a block is in flight as a whole"
             )
         return self
+
+    def chat_keys(self) -> dict[str, Any]:
+        """The keys of a chat that are set, by the fields of its `Style`."""
+        given = {field: getattr(self, key) for key, field in CHAT_KEYS.items()}
+        return {field: value for field, value in given.items() if value not in (None, {})}
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the sandbox."""
+        return Limits(timeout_seconds=self.code_timeout, **self.code_limits)
 
     @property
     def method(self) -> Method:
@@ -238,9 +300,18 @@ def _explain(error: ValidationError, source: str, known: Iterable[str]) -> str:
     return f"{source}: key {key!r}: {message[:1].lower()}{message[1:]}, found {first['input']!r}"
 
 
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, in which 6e-3 and 1e30 are numbers too, as in YAML 1.2 and in JSON."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration file") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -261,7 +332,7 @@ def _parse_override(item: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise UserError(f"--set {item}: expected key=value, such as --set iterations=40")
     try:
-        return key.strip(), yaml.safe_load(value)
+        return key.strip(), yaml.load(value, Loader)
     except yaml.YAMLError:
         raise UserError(f"--set {item}: the value is not valid YAML; quote it") from None
 
@@ -275,7 +346,29 @@ def load_keys(kind: type[Keys], path: str | Path, overrides: Iterable[str] = ())
 
 def read_keys(path: str | Path | None, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """The keys of a YAML file, if there is one, with `overrides` over them, before any check. Raises UserError."""
-    return (_read_yaml(Path(path)) if path else {}) | dict(_parse_override(item) for item in overrides)
+    read = look_up(_read_yaml(Path(path)), Path(path)) if path else {}
+    return read | dict(_parse_override(item) for item in overrides)
+
+
+def look_up(keys: dict[str, Any], source: Path) -> dict[str, Any]:
+    """`keys` of the file `source` with the paths among them (`..._dir`, `..._path`, lists of `examples` and `replay`)
+    as they are found: beside the file, else in the working folder, else in a folder above the file; what is found
+    nowhere stays as it is."""
+    return {
+        key: look_up(value, source) if isinstance(value, dict) else
+        find_beside(value, source.parent) if isinstance(value, str) and key.endswith(("_dir", "_path")) else
+        [find_beside(one, source.parent) if isinstance(one, str) else one for one in value]
+        if isinstance(value, list) and key.endswith(("examples", "replay")) else value
+        for key, value in keys.items()
+    }  # fmt: skip
+
+
+def find_beside(path: str, folder: Path) -> str:
+    """Where a path is that a file in `folder` names; `path` itself where it is in the working folder, or nowhere."""
+    above = (folder.absolute(), *folder.absolute().parents)
+    if not path or (not (above[0] / path).exists() and Path(path).exists()):
+        return path
+    return next((str(one / path) for one in above if (one / path).exists()), path)
 
 
 def make_keys(kind: type[Keys], keys: Mapping[str, Any], source: str) -> Keys:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mcts.errors import UserError
 
@@ -67,6 +68,14 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def parse_line(line: bytes, where: str) -> Any:
+    """The value of one line. Raises UserError."""
+    try:
+        return _parse(line.decode("utf-8-sig"), where)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 text (byte {error.start})") from None
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         with uninterrupted():
@@ -85,3 +94,39 @@ def encode_line(record: Mapping[str, Any]) -> bytes:
     except UnicodeEncodeError:  # a lone surrogate, which only an escape can carry
         text = json.dumps(record).encode()
     return text + b"\n"
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is at `path` when the body ends, or not at all: it is written beside it and takes its place at once.
+    What is no regular file, such as a pipe, is written as it is. Raises UserError where it cannot be written."""
+    regular = path.is_file() or not path.exists()
+    target = Path(os.path.realpath(path)) if regular else path
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.unfinished") if regular else target
+    try:
+        with unfinished.open("wb") as file:
+            yield file
+            file.flush()
+            if regular:
+                os.fsync(file.fileno())
+        if target.is_file():
+            os.chmod(unfinished, target.stat().st_mode)
+        if regular:
+            os.replace(unfinished, target)
+    except OSError as error:
+        if error.filename not in (None, str(unfinished)):  # of something else that the body does
+            raise
+        raise unwritable(path, error) from None
+    finally:
+        if regular:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all. Raises UserError."""
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be written: {error.strerror}")

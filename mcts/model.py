@@ -6,11 +6,12 @@ entries of a segment for as long as somebody holds it, so identity, not content,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 Finish = Literal["stop", "length", "eos"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class ContextTooLong(Exception):
@@ -41,6 +42,38 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Message:
+    """A turn of a chat. What stands in the content of a user or a tool is never a control token."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of a chat up to where the assistant writes on, laid out by the chat template of the model.
+
+    messages: the turns. follows: they come behind what the assistant has written, whose turn is ended first; without
+    messages its turn goes on.
+    opening: what the assistant's turn begins with (with `follows` and no messages: goes on with), control tokens
+        included; left out where the template has written it.
+    template: a Jinja chat template, "": the tokenizer's own. options: further variables of the template.
+    """
+
+    messages: tuple[Message, ...]
+    follows: bool = False
+    opening: str = ""
+    template: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        """The turns as a person reads them."""
+        return "\n\n".join(
+            [*(f"[{turn.role}]\n{turn.content}" for turn in self.messages), f"[assistant]\n{self.opening}"]
+        )
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How to draw samples. The noise of sample i is a function of (`key`, i) alone, so a sample depends
     neither on the batch it was computed in nor on the order of requests."""
@@ -64,6 +97,8 @@ class Sample:
     overflow: what the last token says beyond the stop string.
     ends: for each token the length of `text + stop + overflow` up to and including it (the bytes of one character
         all end where the character does). Empty: `token_ids` spell `text`.
+    logprobs: one for each of `token_ids`; `logprob` is their sum, with that of an end-of-sequence token. Empty: the
+        engine has the sum only.
     context: the segment (parent: the sampled context) that holds exactly `token_ids`, where the engine kept
         their key/value entries. A prompt built on it computes none of them again.
     """
@@ -76,6 +111,7 @@ class Sample:
     overflow: str = ""
     ends: tuple[int, ...] = ()
     context: Context | None = None
+    logprobs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +140,8 @@ class LanguageModel(Protocol):
     """Policy and value in one. Every method may be awaited from any number of coroutines at once.
 
     An engine may also offer `encode_prompt(text) -> tuple[int, ...]` for the text that a prompt begins with (special
-    tokens included) and `usage(root: Context) -> Usage`.
+    tokens included), `encode_chat(chat: Conversation) -> tuple[int, ...]` for models with a chat template, and
+    `usage(root: Context) -> Usage`.
     """
 
     def encode(self, text: str) -> tuple[int, ...]:

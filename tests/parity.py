@@ -101,14 +101,14 @@ def differences(ours: dict[str, Any], golden: dict[str, Any]) -> Iterator[str]:
 
 
 def published(config: Config) -> Config:
-    """`config` with the published end of a budget: without an answer, where none was found."""
-    return config.model_copy(update={"descend": False})
+    """`config` by the published rules: a budget may end without an answer, and the word "Error" is an error."""
+    return config.model_copy(update={"descend": False, "published_rules": True})
 
 
 async def search_all(config: Config, golden_dir: Path) -> list[dict[str, Any]]:
     """Our trees of all questions of the folder."""
     model = load_scripted_model(golden_dir / "scripted_lm.py")
-    markup = make_markup(config.prompt_wrap, config.step_delim)
+    markup = make_markup(config.prompt_wrap, config.step_delim, published=True)
     async with ForkInterpreter(profile="alphamath") as interpreter:
         solver = Solver(config, model, markup, interpreter, same_answer, config.seed or 0)
         records: dict[int, dict[str, Any]] = {}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from arbor.assembly import describe, load_model
 from mcts.errors import UserError
 from models.engines.config import RunConfig, load_config
-from scripts.assembly import describe, load_model
 from tests.test_commands import HELD_OUT, run
 
 TINY = Path("models/tiny/weights")

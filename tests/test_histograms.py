@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from arbor.commands.plot import command
+from eval.report.figures import held_out_values, training_values
 from mcts.errors import UserError
 from mcts.trees.node import Node
 from mcts.trees.record import to_record
-from scripts.histograms import held_out_values, main, training_values
 from tests.conftest import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,13 +28,11 @@ def row(correct: bool) -> dict:
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", ["histograms", "--output", str(tmp_path)])
     with pytest.raises(UserError, match="--training or --held-out"):
-        main()
-    monkeypatch.setattr(sys, "argv", ["histograms", "--output", str(tmp_path), "--training", "t.jsonl"])
+        command.main(["--output", str(tmp_path)], standalone_mode=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"requirements-dev\.txt"):
-        main()
+        command.main(["--output", str(tmp_path), "--training", "t.jsonl"], standalone_mode=False)
 
 
 def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
@@ -46,11 +45,11 @@ def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
     several["prediction"]["tag"] = "0.7"
     with pytest.raises(UserError, match=r"runs\.jsonl:1: .* 0\.7 is not in"):
         held_out_values(write_jsonl(tmp_path / "runs.jsonl", [several]))
-    command = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
-    done = subprocess.run([*command, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
+    line = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
+    done = subprocess.run([*line, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "png").iterdir()} == {"q_training.png", "q_held_out.png"}
+    assert {path.name for path in (tmp_path / "png").glob("*.png")} == {"q_training.png", "q_held_out.png"}
     (tmp_path / "empty.jsonl").write_text('{"react": {"0": {"text": ""}}}\n')
-    command = [sys.executable, "scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
-    refused = subprocess.run([*command, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    line = [sys.executable, "scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
+    refused = subprocess.run([*line, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert refused.returncode == 2 and "no Q value" in refused.stderr

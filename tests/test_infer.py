@@ -15,19 +15,20 @@ from pathlib import Path
 
 import pytest
 
+from arbor.commands import infer
+from arbor.commands import reexecute as reexecution
+from arbor.commands._running import run as run_command
+from arbor.commands.reexecute import CLASSES, reexecute, replaced
 from eval.data.datasets import load
 from eval.grading.extract import extract
 from eval.grading.tora import extract_tora, reference_fields
+from eval.report.methods import by_data_set, evaluate, tasks_table
+from eval.report.rows import read_rows
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from mcts.search.driver import Solver
 from models.engines.config import RunConfig
-from scripts import infer
-from scripts import reexecute as reexecution
-from scripts.assembly import run_command
-from scripts.evaluate import by_data_set, evaluate, read_rows, tasks_table
-from scripts.reexecute import CLASSES, reexecute, replaced
 from tests.conftest import write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, exact
 
@@ -118,9 +119,8 @@ def test_an_output_that_cannot_be_written_is_found_before_the_model_is_loaded(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(infer, "load_model", None)
-    monkeypatch.setattr(sys, "argv", command(data, tmp_path / "file")[1:])
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
-        infer.main()
+        infer.command.main(command(data, tmp_path / "file")[2:], standalone_mode=False)
 
 
 def test_sampling_is_seeded_and_other_settings_are_never_mixed_in(data: Path, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_metrics_are_plain_numbers_over_all_samples(data: Path, tmp_path: Path) 
 
 def test_the_choice_of_questions_belongs_to_the_seed_not_to_the_clock(data: Path) -> None:
     def chosen(*more: str) -> list[int]:
-        arguments = infer.parse_arguments(["--data_dir", str(data), *more])
-        return [item.index for item in infer.choose_items(arguments, "gsm8k", arguments.seed or 0)]
+        options = infer.Options(**infer.command.make_context("infer", ["--data_dir", str(data), *more]).params)
+        return [item.index for item in infer.choose_items(options, "gsm8k", options.seed or 0)]
 
     shuffled = chosen("--shuffle")
     assert shuffled == chosen("--shuffle") != sorted(shuffled) and sorted(shuffled) == list(range(24))
@@ -287,12 +287,10 @@ def test_bad_input_of_reexecution_is_found_before_any_program_runs(
     words: str,
 ) -> None:
     path = write_jsonl(tmp_path / "r.jsonl", [{"code": ["x"], "pred": ["1"], "gt": "1", "score": [True]} | change])
-    monkeypatch.setattr(sys, "argv", ["reexecute.py", str(path), *more])
     monkeypatch.setattr(reexecution, "run_all", None)
     monkeypatch.chdir(tmp_path)
     before = path.read_bytes()
-    with pytest.raises(SystemExit, match="2"):
-        run_command(reexecution.main)
+    assert run_command(reexecution.command, "arbor", [str(path), *more]) == 2
     assert words in capsys.readouterr().err and path.read_bytes() == before
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from arbor.commands.rounds import tools
 from mcts.config import load_keys
-from scripts.run_rounds import Rounds, Runner
+from models.training.rounds import Rounds, Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
@@ -44,15 +46,15 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
 
 
 def command(config: Path) -> list[str]:
-    return [sys.executable, "scripts/run_rounds.py", "--config", str(config)]
+    return [sys.executable, str(ROOT / "scripts/run_rounds.py"), "--config", str(config)]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run(config: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(config), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900)
+def run(config: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(config), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +119,37 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
     assert rows["best"]["costs"] == rows["runs"]["costs"] and len(rows["best"]["right"]) == 3
 
 
-def test_other_keys_are_not_mixed_in(whole: Path) -> None:
-    config = write_config(whole.parent / "other.yaml", whole, search_set={"temperature": 0.9})
-    done = run(config)
-    assert done.returncode == 2 and "search.done" in done.stderr and "other keys" in done.stderr
+def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
+    home, away = tmp_path / "home", tmp_path / "away"
+    away.mkdir()
+    shutil.copytree(ROOT / "models/tiny/weights", home / "base")
+    for name in ("train/tiny.yaml", "tiny/greedy.yaml"):  # beside the file of the rounds
+        shutil.copy(ROOT / "configs" / name, home / Path(name).name)
+    rounds = [{"name": "1", "search": None, "train_set": {"examples": ["{output}/data/demonstrations.jsonl"]}}]
+    keys = {"start": "base", "train": "tiny.yaml", "evaluate": {"greedy": {"config": "greedy.yaml", "n": 2}}}
+    held_out = str(ROOT / "models/tiny/data/dev.jsonl")
+    train_set = {"updates": 2, "objective": "sft", "batch_size": 4, "tensorboard": False}
+    config = write_config(home / "c.yaml", home / "run", held_out=held_out, train_set=train_set, rounds=rounds, **keys)
+
+    def stages() -> list[str]:
+        done = run(config, away)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [line.split(": ")[1] for line in done.stdout.splitlines() if line.startswith("[")]
+
+    assert stages() == ["prepare0", "train", "greedy"]
+    assert not list(away.iterdir()) and stages() == []
+    greedy = home / "greedy.yaml"
+    greedy.write_text("# a comment\n" + greedy.read_text())
+    assert stages() == []
+    greedy.write_text(greedy.read_text() + "max_tokens: 77\n")
+    assert stages() == ["greedy"]
+    (home / "run").rename(home / "moved")
+    config.write_text(config.read_text().replace(str(home / "run"), str(home / "moved")))
+    assert stages() == []
+    head = home / "base" / "value_head.safetensors"
+    tensors = load_file(head)
+    save_file({name: one + 0.01 for name, one in tensors.items()}, head)
+    assert stages() == ["train", "greedy"]  # its result is another model
 
 
 @pytest.mark.parametrize(
@@ -129,8 +158,15 @@ def test_other_keys_are_not_mixed_in(whole: Path) -> None:
         ({"rounds": [{"name": "1", "base": "0"}]}, ["rounds[0]", "'0'", "no earlier round"]),
         ({"rounds": [{"nome": "1"}]}, ["rounds[0]", "nome", "did you mean 'name'"]),
         ({"rounds": [{"name": "1"}, {"name": "1"}]}, ["same name"]),
-        ({"method": "dpo"}, ["method", "dpo"]),
-        ({"evaluate": {"best": {"rerank": "runs"}}}, ["rounds[0]", "best", "no row 'runs'"]),
+        ({"method": "svp"}, ["method", "unknown objective 'svp'", "did you mean 'svpo'"]),
+        ({"rounds": [{"name": "a/b"}]}, ["rounds[0]", "name"]),
+        ({"rounds": [{"name": "1", "trees": "previous"}]}, ["rounds[0]", "trees: 'previous'", "no earlier round"]),
+        ({"rounds": [{"name": "1"}, {"name": "2", "trees": "start"}]}, ["rounds[1]", "trees: 'start'", "['1']"]),
+        ({"search_set": {"temprature": 1}}, ["rounds[0]", "did you mean 'temperature'"]),
+        ({"train_set": {"lerning_rate": 1}}, ["rounds[0]", "did you mean 'learning_rate'"]),
+        ({"examples": {"pears": 1}}, ["rounds[0]", "examples", "did you mean 'pairs'"]),
+        ({"search": "none.yaml"}, ["rounds[0]", "none.yaml"]),
+        ({"evaluate": {"best": {"rerank": "runs"}}}, ["rounds[0]", "best", "no row 'runs' of trees"]),
         ({"evaluate": {"best": {"n": 3}}}, ["evaluate", "config: FILE or rerank: ROW"]),
     ],
 )
@@ -144,10 +180,9 @@ def test_shipped_rounds_are_well_formed() -> None:
     from mcts.config import load_keys
     from models.engines.config import load_config
     from models.training.settings import TrainSettings
-    from scripts.run_rounds import Rounds, Runner
 
     for path in sorted((ROOT / "configs" / "rounds").glob("*.yaml")):
-        runner = Runner(load_keys(Rounds, path))
+        runner = Runner(load_keys(Rounds, path), tools(), path.parent)
         for one in runner.rounds:
             load_keys(TrainSettings, ROOT / one.train, ["examples=[of-the-round]"])
             for _, evaluation in one.rows():
@@ -167,7 +202,7 @@ def test_a_round_takes_the_questions_after_those_of_the_rounds_before(tmp_path: 
     config = write_config(tmp_path / "r.yaml", tmp_path, questions=str(tmp_path / "q.jsonl"), rounds=rounds)
     (tmp_path / "q.jsonl").write_text("".join(f'{{"question": "{n}", "answer": "1"}}\n' for n in range(9)))
     for _ in range(2):  # the second run finds the files of the first
-        runner = Runner(load_keys(Rounds, str(config), []))
+        runner = Runner(load_keys(Rounds, str(config), []), tools())
         files = [runner._questions(one, tmp_path / one.name) for one in runner.rounds]
         taken = [[json.loads(line)["question"] for line in path.read_text().splitlines()] for path in files]
         assert taken == [list("0123"), list("45"), list("6780")]

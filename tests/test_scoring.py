@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from arbor.commands import rank_siblings, rerank
+from eval.report.siblings import pairs, truths
 from mcts.errors import UserError
 from mcts.model import Context
 from mcts.trees.node import Node, walk
 from mcts.trees.record import to_record
 from models.engines.transformers.engine import TransformersModel
 from models.training.score import Scorer
-from scripts import rank_siblings, rerank
-from scripts.rank_siblings import pairs, truths
 from tests.conftest import write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +50,14 @@ async def test_scores_are_the_values_of_the_engine(model_folder: Path) -> None:
             assert values[node.tag] == pytest.approx(await engine.evaluate(Context(None, tuple(ids))), abs=1e-5)
 
 
+@pytest.mark.parametrize("row_tokens", [1, 7, 10])
+def test_scores_do_not_depend_on_how_paths_are_put_into_rows(model_folder: Path, row_tokens: int) -> None:
+    roots, whole, scorer = two_trees(), Scorer(model_folder), Scorer(model_folder, row_tokens=row_tokens)
+    assert len(list(scorer._rows(roots))) > len(list(whole._rows(roots))) == 1
+    for ours, theirs in zip(scorer.values(roots), whole.values(roots), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
 def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, tmp_path: Path) -> None:
     roots = two_trees()
     react, *runs = [to_record(root, searched=False) for root in roots]
@@ -81,17 +89,15 @@ def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, t
         (lambda tree: tree["0"].update(token_ids=[]), "no token ids"),
     ],
 )
-def test_trees_that_cannot_be_valued_are_named(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change, words: str
-) -> None:
+def test_trees_that_cannot_be_valued_are_named(model_folder: Path, tmp_path: Path, change, words: str) -> None:
     good, broken = ([to_record(root, searched=False) for root in two_trees()] for _ in range(2))
     change(broken[1])
     lines = [{"question": "q", "answer": "1", "react": one[0], "runs": one[1:]} for one in (good, broken)]
     trees = str(write_jsonl(tmp_path / "t.jsonl", lines))
     for script, more in ((rerank, ["--output", str(tmp_path / "o.jsonl")]), (rank_siblings, [])):
-        monkeypatch.setattr(sys, "argv", ["script", "--trees", trees, "--model", str(model_folder), *more])
+        line = ["--trees", trees, "--model", str(model_folder), *more]
         with pytest.raises(UserError, match=rf"t\.jsonl:2: .*{words}"):
-            script.main()
+            script.command.main(line, standalone_mode=False)
 
 
 def test_a_result_that_cannot_be_written_is_found_before_the_scoring(
@@ -100,9 +106,9 @@ def test_a_result_that_cannot_be_written_is_found_before_the_scoring(
     trees = write_jsonl(tmp_path / "t.jsonl", [])
     monkeypatch.setattr("models.training.score.Scorer", None)
     for path, words in ((tmp_path / "none" / "r.json", "cannot be written"), (trees, "an input")):
-        monkeypatch.setattr(sys, "argv", ["script", "--trees", str(trees), "--model", "m", "--json", str(path)])
+        line = ["--trees", str(trees), "--model", "m", "--json", str(path)]
         with pytest.raises(UserError, match=words):
-            rank_siblings.main()
+            rank_siblings.command.main(line, standalone_mode=False)
 
 
 def test_siblings_are_ranked_by_what_was_found_below_them() -> None:
@@ -114,13 +120,10 @@ def test_siblings_are_ranked_by_what_was_found_below_them() -> None:
     assert sorted(pairs(root, wrong)) == [("final answers", 0.5), ("inner steps", 0.0)]
 
 
-def test_trees_without_rewards_rank_nothing_and_say_so(
-    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trees_without_rewards_rank_nothing_and_say_so(model_folder: Path, tmp_path: Path) -> None:
     record = to_record(two_trees()[0], searched=False)
     for node in record.values():
         node.pop("reward", None)
     trees = write_jsonl(tmp_path / "t.jsonl", [{"question": "q", "answer": "1", "react": record}])
-    monkeypatch.setattr(sys, "argv", ["script", "--trees", str(trees), "--model", str(model_folder)])
     with pytest.raises(UserError, match="is_sampling: true"):
-        rank_siblings.main()
+        rank_siblings.command.main(["--trees", str(trees), "--model", str(model_folder)], standalone_mode=False)

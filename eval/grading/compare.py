@@ -5,6 +5,7 @@ One rule for each kind of answer; the first kind in `_RULES` that either side ha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -26,12 +27,21 @@ from eval.grading.answers import (
     Unread,
     Words,
     as_set,
-    balanced,
-    read,
 )
+from eval.grading.identity import Decision, equal_values, every
 from eval.grading.latex import Unreadable, Value, matrix_of
-from eval.grading.text import SYMBOL_UNITS
-from eval.grading.values import Decision, equal_values, every, same_value
+from eval.grading.reading import read
+from eval.grading.relations import (
+    base_name,
+    kind_of_name,
+    same_equations,
+    same_family,
+    same_inequality,
+    symbols_of,
+)
+from eval.grading.splitting import balanced
+from eval.grading.units import SYMBOL_UNITS
+from eval.grading.values import same_value
 
 MAX_PARTS = 60
 
@@ -49,6 +59,9 @@ def same(gold: Answer, prediction: Answer, exact: bool) -> Decision:
 
 def same_scalar(gold: Scalar, prediction: Scalar, exact: bool) -> Decision:
     gold, prediction = _letter_units(gold, prediction)
+    prediction = _one_constant(gold, prediction)
+    if gold.cells and prediction.cells and gold.value.shape == prediction.value.shape:
+        return every(same(one, other, exact) for one, other in zip(gold.cells, prediction.cells, strict=True))
     if gold.unit != prediction.unit and (exact or (gold.unit and prediction.unit)):
         return False
     if _labelled_apart(gold, prediction):
@@ -59,8 +72,30 @@ def same_scalar(gold: Scalar, prediction: Scalar, exact: bool) -> Decision:
         return _choice(gold) == _choice(prediction)
     if "base" in gold.mark and not prediction.mark and not exact:
         return prediction.text.lower().lstrip("0") == gold.text.lstrip("0")
+    decision = _any_reading(gold, prediction, exact)
+    if gold.product is None and prediction.product is None:
+        return decision
+    factors = [one if one.product is None else replace(one, value=one.product) for one in (gold, prediction)]
+    return decision if _any_reading(factors[0], factors[1], exact) is decision else None
+
+
+def _any_reading(gold: Scalar, prediction: Scalar, exact: bool) -> Decision:
     decisions = [same_value(gold, left, prediction, right, exact) for left, right in _readings(gold, prediction, exact)]
     return True if True in decisions else None if None in decisions else False
+
+
+_CONSTANTS = {Symbol("C"), Symbol("c"), Symbol("K"), Symbol("k")}  # of integration
+
+
+def _one_constant(gold: Scalar, prediction: Scalar) -> Scalar:
+    """The prediction with the gold's letter for the constant of integration: + c beside + C."""
+    mine, other = (set(getattr(one.value, "free_symbols", ())) for one in (gold, prediction))
+    new, old = mine - other, other - mine
+    if len(new) == len(old) == 1 and new | old <= _CONSTANTS:
+        (here,), (there,) = new, old
+        if all(one.value.is_Add and letter in one.value.args for one, letter in ((gold, here), (prediction, there))):
+            return replace(prediction, value=prediction.value.subs(there, here))
+    return prediction
 
 
 def _labelled_apart(gold: Scalar, prediction: Scalar) -> bool:
@@ -173,12 +208,19 @@ def _items(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     assert isinstance(items, Items)
     if isinstance(other, Region | Inequality):
         return _region(gold, prediction, exact)
+    if isinstance(other, Scalar) and not exact and _decimal_comma(items) and other.number is not None:
+        comma = read(items.text.replace(",", "."))  # 2,5 beside 2.5
+        return isinstance(comma, Scalar) and same_scalar(*((comma, other) if items is gold else (other, comma)), True)
     if isinstance(other, Scalar) and "," in other.text and not items.brackets and not other.unit:
         listed = Items("", tuple(map(read, other.text.split(","))))  # 45,135 beside two angles is no grouped number
         return _items(items, listed, exact) if items is gold else _items(listed, items, exact)
     if isinstance(other, Scalar) and isinstance(other.value, sympy.MatrixBase) and items.brackets not in ("{}",):
         return _matrix_and_items(other, items, gold is other, exact)
     return False
+
+
+def _decimal_comma(items: Items) -> bool:
+    return not items.brackets and re.fullmatch(r"-?\d+,\d+", items.text) is not None
 
 
 def _vector(items: Items) -> Value | None:
@@ -207,18 +249,42 @@ def _same_items(gold: Items, prediction: Items, exact: bool) -> Decision:
         return None
     brackets = {gold.brackets, prediction.brackets}
     named = [all(isinstance(part, Named) for part in side.parts) for side in (gold, prediction)]
-    if not brackets - {"", "{}"} and named[0] == named[1]:
+    if named[0] != named[1] and not brackets - {"", "()", "{}", "<>"}:
+        return _in_order_of_names(gold, prediction, named[0], exact)
+    if not brackets - {"", "{}"}:
         if gold.brackets == prediction.brackets == "{}":
             return every([_covers(gold, prediction, exact), _covers(prediction, gold, exact)])
         return _in_any_order(gold, prediction, exact)
-    if len(brackets) == 1 or (named[0] != named[1] and not brackets - {"", "()", "{}"}):
+    if len(brackets) == 1:
         return _in_order(gold, prediction, exact)
     if exact:
         return False
+    if brackets == {"", "[]"} and len(gold.parts) == 2:
+        return _in_order(gold, prediction, exact)  # may be an interval
     if brackets == {"", "[]"} or (brackets == {"[]", "{}"} and len(gold.parts) > 2):
         return _in_any_order(gold, prediction, exact)
     vectors = brackets <= {"()", "[]", "<>"} and (len(gold.parts) > 2 or "<>" in brackets)
     return _in_order(gold, prediction, exact) if vectors or brackets == {"", "()"} else False
+
+
+def _in_order_of_names(gold: Items, prediction: Items, gold_is_named: bool, exact: bool) -> Decision:
+    """Named values beside a tuple: in the order of their names. The order as written only tells with odd names."""
+    named = gold if gold_is_named else prediction
+    names = [part.name for part in named.parts if isinstance(part, Named)]
+    if len(set(names)) < len(names):
+        return False if len(set(names)) > 1 else _in_any_order(gold, prediction, exact)
+    decisions = []
+    for parts in (sorted(named.parts, key=lambda part: part.name), named.parts):  # type: ignore[union-attr]
+        values = Items("()", tuple(part.value for part in parts if isinstance(part, Named)))
+        pair = (values, prediction) if gold_is_named else (gold, values)
+        decisions.append(_in_order(*pair, exact))
+    other = prediction if gold_is_named else gold
+    if decisions[1] and not other.brackets and not exact:
+        return True
+    usual = re.fullmatch(r"(?:[a-z]|[a-zA-Z]_\w)+", "".join(names)) is not None
+    if decisions[0] is not False or usual or decisions[1] is False:
+        return decisions[0]
+    return None  # in the order as written, with names that have no usual order
 
 
 def _in_order(gold: Items, prediction: Items, exact: bool) -> Decision:
@@ -265,7 +331,7 @@ def _covers(gold: Items, prediction: Items, exact: bool) -> Decision:
 def _region(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     """Sets of real numbers, whatever notation describes them."""
     if isinstance(gold, Inequality) and isinstance(prediction, Inequality):
-        decision = _same_inequality(gold, prediction)
+        decision = same_inequality(gold, prediction)
         if decision is not None:
             return decision
     if isinstance(gold, Scalar | Ratio | Clock) or isinstance(prediction, Scalar | Ratio | Clock):
@@ -301,139 +367,74 @@ def _pieces(region: sympy.Set) -> list[Items] | None:
     return [piece for _, piece in sorted(pieces, key=lambda pair: pair[0])]
 
 
-_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"}
-
-
-def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
-    """Up to moving terms and scaling by a constant; None where only the solution sets can tell."""
-    if gold.operators == prediction.operators and every(map(equal_values, gold.sides, prediction.sides)) is True:
-        return True
-    symbols = [_symbols(one) for one in (gold, prediction)]
-    if symbols[0] != symbols[1]:
-        return False
-    if len(gold.operators) != 1 or len(prediction.operators) != 1:
-        return None
-    left, right = (one.sides[0] - one.sides[1] for one in (gold, prediction))
-    factor = _constant_ratio(left, right)
-    if factor is None:
-        return None if len(symbols[0]) == 1 else False
-    operator = prediction.operators[0]
-    return gold.operators[0] == (operator if factor > 0 else _FLIPPED[operator])
-
-
-def _symbols(inequality: Inequality) -> set[Symbol]:
-    return {symbol for side in inequality.sides for symbol in side.free_symbols}
-
-
-def _constant_ratio(left: Value, right: Value) -> Value | None:
-    """left / right if that is one real number other than zero."""
-    if left == 0 or right == 0:
-        return None
-    ratio = sympy.simplify(left / right)
-    return ratio if ratio.is_number and ratio.is_real and ratio != 0 else None
-
-
-# --- equations, names, families --------------------------------------------------------------------------------
+# --- equations, names ------------------------------------------------------------------------------------------
 
 
 def _named(gold: Answer, prediction: Answer, exact: bool) -> Decision:
+    expanded = _each_named(gold), _each_named(prediction)
+    if expanded != (gold, prediction):
+        return same(*expanded, exact)
     if isinstance(gold, Named) and isinstance(prediction, Named):
-        if gold.name == prediction.name or {_kind(gold), _kind(prediction)} == {"y", "f"}:
-            return same(gold.value, prediction.value, exact) or _as_equations(gold, prediction)
-        if _kind(gold) == _kind(prediction) == "f" and gold.name[0] == prediction.name[0]:
-            return same(gold.value, _renamed(prediction, gold), exact)
-        return _as_equations(gold, prediction)
+        if gold.name == prediction.name or {kind_of_name(gold), kind_of_name(prediction)} == {"y", "f"}:
+            return same(gold.value, prediction.value, exact)
+        if kind_of_name(gold) == kind_of_name(prediction) == "f" and base_name(gold.name) == base_name(prediction.name):
+            return every([same(*_in_one_variable(gold, prediction), exact)])
+        return same_equations(gold, prediction)
     name, other = (gold, prediction) if isinstance(gold, Named) else (prediction, gold)
     assert isinstance(name, Named)
     if isinstance(other, Equation):
-        return _as_equations(gold, prediction)
-    if isinstance(other, Inequality) and Symbol(name.name) not in _symbols(other):
+        return same_equations(gold, prediction)
+    if isinstance(other, Inequality) and Symbol(name.name) not in symbols_of(other):
         return False
-    if exact:
-        return False
-    return same(name.value, other, exact) if name is gold else same(other, name.value, exact)
-
-
-def _kind(named: Named) -> str:
-    return "f" if "(" in named.name else "y" if named.name == "y" else ""
-
-
-def _renamed(function: Named, like: Named) -> Answer:
-    """f(t) = ... written in the variable of f(x)."""
-    if not isinstance(function.value, Scalar):
-        return function.value
-    old, new = (Symbol(one.name.partition("(")[2].rstrip(")")) for one in (function, like))
-    return replace(function.value, value=function.value.value.subs(old, new))
-
-
-def _as_equations(gold: Answer, prediction: Answer) -> Decision:
-    """Equal up to moving terms, scaling by a constant and clearing denominators."""
-    sides = []
-    for answer in (gold, prediction):
-        if isinstance(answer, Named) and isinstance(answer.value, Scalar) and "(" not in answer.name:
-            answer = Equation(Symbol(answer.name.lstrip("\\")), answer.value.value)
-        if not isinstance(answer, Equation) or isinstance(answer.left - answer.left, sympy.MatrixBase):
+    if isinstance(other, Items) and all(isinstance(part, Named) for part in other.parts):
+        names = {part.name.partition("_")[0] for part in other.parts if isinstance(part, Named)}
+        if names != {name.name} or not isinstance(name.value, Items):  # x_1, x_2 are the values of x
             return False
-        sides.append(sympy.together(answer.left - answer.right))
-    left, right = (side.as_numer_denom()[0] for side in sides)
-    if left.free_symbols != right.free_symbols:
-        return False
-    return _constant_ratio(left, right) is not None or (left == 0 and right == 0)
+        other = Items("", tuple(part.value for part in other.parts if isinstance(part, Named)))
+    decision = same(name.value, other, exact) if name is gold else same(other, name.value, exact)
+    return None if exact and decision else decision
+
+
+def _each_named(answer: Answer) -> Answer:
+    """(x, y) = (1, 2) as x = 1, y = 2."""
+    if not isinstance(answer, Named) or not isinstance(answer.value, Items) or not answer.name.startswith("("):
+        return answer
+    names = answer.name.strip("()").split(",")
+    if len(names) != len(answer.value.parts) or any(isinstance(part, Items) for part in answer.value.parts):
+        return answer
+    return Items("", tuple(map(Named, names, answer.value.parts)))
+
+
+def _in_one_variable(gold: Named, prediction: Named) -> tuple[Answer, Answer]:
+    """f(x) = ... and f(t) = ... written in one variable that occurs in neither."""
+    answers = []
+    for function in (gold, prediction):
+        value, variable = function.value, Symbol(function.name.partition("(")[2].rstrip(")"))
+        if isinstance(value, Scalar):
+            value = replace(value, value=value.value.subs(variable, Symbol("_variable")), product=None)
+        answers.append(value)
+    return answers[0], answers[1]
 
 
 def _equation(gold: Answer, prediction: Answer, exact: bool) -> Decision:
-    return _as_equations(gold, prediction) if isinstance(gold, Equation | Named) else False
-
-
-def _family(gold: Answer, prediction: Answer, exact: bool) -> Decision:
-    """Lists in an integer parameter: the same progressions under any name of the parameter."""
-    if not (isinstance(gold, Family) and isinstance(prediction, Family)):
-        bare = gold if isinstance(prediction, Family) else prediction
-        return None if isinstance(bare, Scalar | Items | Named) and not _is_constant(bare) else False
-    parameter = Symbol("_n", integer=True)
-    left, right = (_progressions(family, parameter) for family in (gold, prediction))
-    if left is None or right is None:
-        return None
-    if len(left) != len(right):
-        return None
-    unmatched = list(right)
-    for offset, step in left:
-        found = next((pair for pair in unmatched if _same_progression(offset, step, *pair)), None)
-        if found is None:
-            return None if len(left) > 1 else False
-        unmatched.remove(found)
-    return True
-
-
-def _is_constant(answer: Answer) -> bool:
-    return isinstance(answer, Scalar) and not answer.value.free_symbols
-
-
-def _progressions(family: Family, parameter: Symbol) -> list[tuple[Value, Value]] | None:
-    """(offset, step) of every part; None unless all are linear in the parameter."""
-    pairs = []
-    for part in family.parts:
-        part = part.value if isinstance(part, Named) else part
-        if not isinstance(part, Scalar) or isinstance(part.value, sympy.MatrixBase):
-            return None
-        value = part.value * (sympy.pi / 180 if part.mark == "deg" else 1)
-        value = sympy.expand(value.subs(Symbol(family.parameter), parameter))
-        step = value.coeff(parameter)
-        if step == 0 or parameter in (value - step * parameter).free_symbols:
-            return None
-        pairs.append((sympy.simplify(value - step * parameter), step))
-    return pairs
-
-
-def _same_progression(offset: Value, step: Value, other_offset: Value, other_step: Value) -> bool:
-    shift = sympy.simplify((offset - other_offset) / step)
-    return bool(equal_values(abs(step), abs(other_step))) and bool(shift.is_integer)
+    if isinstance(gold, Equation | Named) and isinstance(prediction, Equation | Named):
+        return same_equations(gold, prediction)
+    equation, other = (gold, prediction) if isinstance(gold, Equation) else (prediction, gold)
+    assert isinstance(equation, Equation)
+    if not isinstance(other, Scalar) or isinstance(other.value, sympy.MatrixBase):
+        return False
+    names = {str(symbol) for symbol in sympy.Tuple(equation.left).free_symbols}
+    quantity = bool(names) and all(name[0].isupper() for name in names)
+    decision = same(Scalar(equation.right, text=other.text), replace(other, unit="", mark=""), True)
+    if decision is not False and quantity and not exact:
+        return decision
+    return None if decision is not False and (exact or equation is prediction) else False
 
 
 _RULES: list[tuple[Any, Callable[[Any, Any, bool], Decision]]] = [
     (Unread, _unread),
     (Words, _words),
-    (Family, _family),
+    (Family, same_family),
     (Named, _named),
     (Equation, _equation),
     (Clock, _clock),

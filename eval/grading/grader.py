@@ -1,6 +1,6 @@
 """Whether a prediction is the gold answer: equal, different or undecided, with the reason.
 
-    python -m eval.grading.grader --pairs FILE.jsonl [--policy P] [--json]
+    python -m eval.grader --pairs FILE.jsonl [--policy P] [--json]
 
 Plain pairs are settled here at once. Everything that needs computer algebra runs in a worker process under a time
 and a memory limit; a comparison that reaches one is undecided. The policies are described in docs/grading.md.
@@ -15,15 +15,16 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
 
-from eval.grading.mario import grade_mario
+from eval.grading.extract import boxes
+from eval.grading.gold import read_gold
 from eval.grading.numbers import read_number, same_number
-from eval.grading.text import clean, words
-from eval.grading.tora import grade_tora
+from eval.grading.policies import POLICIES, PROFILES
+from eval.grading.text import MAX_NESTING, clean, nested, words
 from eval.grading.verdict import Grade, Verdict, different, equal, undecided
 from eval.grading.worker import shared_workers
 
@@ -33,14 +34,18 @@ MAX_LENGTH = 2000  # characters; a longer answer is only compared as text
 CACHE_SIZE = 65536  # pairs
 
 
-def grade(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+def grade(gold: object, prediction: str, policy: str = "default") -> Grade:
     """Compare a prediction with a gold answer or with each of several accepted ones; any match is equal.
 
+    gold: what `read_gold` reads; the profiles take texts as they are. What is no answer leaves the pair undecided.
     Synchronous, bounded in time, callable from any thread. Raises ValueError for an unknown policy.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy {policy!r} is unknown: choose one of {', '.join(POLICIES)}")
-    golds = [gold] if isinstance(gold, str) else list(gold)
+    try:
+        golds = _texts(gold) if policy in PROFILES else read_gold(gold)
+    except ValueError as error:
+        return undecided(str(error))
     grades = []
     for one in golds:
         grades.append(_grade_one(one, prediction, policy))
@@ -51,7 +56,11 @@ def grade(gold: str | Sequence[str], prediction: str, policy: str = "default") -
     )
 
 
-async def grade_async(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+def _texts(gold: object) -> Sequence[str]:
+    return [str(one) for one in gold] if isinstance(gold, list | tuple) else [str(gold)]
+
+
+async def grade_async(gold: object, prediction: str, policy: str = "default") -> Grade:
     """`grade` without blocking the event loop."""
     work = partial(grade, gold, prediction, policy)
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), work)
@@ -70,8 +79,11 @@ def _grade_one(gold: str, prediction: str, policy: str) -> Grade:
 
 def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
     """The verdict on pairs that need no process: too long, empty, the same text, two plain numbers, two words."""
+    if policy not in PROFILES and (nested(gold) or nested(prediction)):
+        same = gold.strip() == prediction.strip()
+        return equal("the same text") if same else undecided(f"brackets are nested deeper than {MAX_NESTING}")
     if max(len(gold), len(prediction)) > MAX_LENGTH:
-        return _too_long(gold.strip(), prediction.strip())
+        return _too_long(gold.strip(), prediction.strip(), policy)
     if policy in PROFILES:
         return None
     if not gold.strip():
@@ -94,41 +106,31 @@ def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
     return None
 
 
-def _too_long(gold: str, prediction: str) -> Grade:
+def _too_long(gold: str, prediction: str, policy: str) -> Grade:
+    """Long texts are compared as digits and by the one answer that they box or state at their end."""
     if gold == prediction:
         return equal("the same text")
     digits = [re.sub(r"^0+(?=\d)", "", text.lstrip("+")) for text in (gold, prediction)]
     if all(re.fullmatch(r"-?\d+", text) for text in digits):
         return equal("the same digits") if digits[0] == digits[1] else different("different digits")
+    stated = [_stated(text) if len(text) > MAX_LENGTH else text for text in (gold, prediction)]
+    if policy not in PROFILES and all(stated) and _grade_one(stated[0], stated[1], policy).equal:
+        return equal("the answer that a long text states is equal")
     return undecided(f"an answer is longer than {MAX_LENGTH} characters")
 
 
-def _compare(gold: str, prediction: str, exact: bool) -> Grade:
-    from eval.grading.answers import read
-    from eval.grading.compare import same
-
-    answers = read(gold), read(prediction)
-    kinds = " and ".join(type(answer).__name__.lower() for answer in answers)
-    decision = same(*answers, exact)
-    if decision is None:
-        return undecided(f"{kinds}: no rule settles the pair")
-    return equal(f"{kinds} of the same meaning") if decision else different(f"{kinds} of different meaning")
+_ANSWER_IS = re.compile(r"answer\s*(?:is|:)", re.IGNORECASE)
 
 
-PROFILES: dict[str, Callable[[str, str], Grade]] = {"tora": grade_tora, "mario": grade_mario}
-POLICIES: dict[str, Callable[[str, str], Grade]] = {
-    "default": partial(_compare, exact=False),
-    "strict": partial(_compare, exact=True),
-    **PROFILES,
-}
-
-
-def compare_here(gold: str, prediction: str, policy: str) -> Grade:
-    """One comparison in this process, without limits: what a worker runs. Never raises."""
-    try:
-        return POLICIES[policy](gold, prediction)
-    except (Exception, RecursionError, MemoryError) as error:
-        return undecided(f"the comparison failed: {type(error).__name__}")
+def _stated(text: str) -> str:
+    """The only box of a long text, or what follows its only "answer is"; "" where there is none or several."""
+    text = re.split(r"</think(?:ing)?>", text, flags=re.IGNORECASE)[-1]
+    boxed = {re.sub(r"\s", "", box): box for box in boxes(text)}
+    if len(boxed) == 1:
+        (answer,) = boxed.values()
+        return answer if len(answer) <= MAX_LENGTH else ""
+    found = list(_ANSWER_IS.finditer(text))
+    return text[found[0].start() :][:400] if len(found) == 1 and not boxed else ""
 
 
 # --- command line ----------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ class BadPairs(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m eval.grading.grader", description="Grade pairs of answers.")
+    parser = argparse.ArgumentParser(prog="python -m eval.grader", description="Grade pairs of answers.")
     parser.add_argument("--pairs", required=True, help="JSON lines with gold, prediction and, optionally, equal")
     parser.add_argument("--policy", default="default", choices=list(POLICIES))
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")

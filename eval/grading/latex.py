@@ -55,10 +55,15 @@ _GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar ldots"
 )
-GREEK = frozenset(_GREEK.split())
+GREEK = frozenset([*_GREEK.split(), "veci", "vecj", "veck"])
 CONSTANTS: dict[str, Any] = {"pi": sympy.pi, "e": sympy.E, "i": I, "I": I, "infty": sympy.oo, "oo": sympy.oo}
 BY_LATEX2SYMPY = re.compile(r"\\(?:int|iint|oint|sum|prod|lim)(?![a-zA-Z])")
 
+# Short words of a sentence, which would otherwise be products of their letters.
+_ENGLISH = re.compile(
+    r"(?<![\\a-zA-Z{])(?:the|is|it|so|we|he|if|or|are|was|and|not|for|has|had|but|get|let|sum|its|his|her|she|they|you|our"
+    r"|can|may|yes|all|any|how|who|why|now|one|two|six|ten|this|that|The|Is|It|So|We|He|If|Or|Let|Sum|Yes|No)(?![a-zA-Z])"
+)
 _TOKEN = re.compile(
     r"\s*(?:(?P<matrix>\\begin\{(?P<env>\w*matrix|array)\}(?:\{[clr| ]*\})?(?P<body>.*?)\\end\{(?P=env)\})"
     r"|(?P<number>\d+\.?\d*|\.\d+)|(?P<command>\\[a-zA-Z]+)|(?P<word>[a-zA-Z]+)|(?P<symbol>\\[{}%|]|[-+*/^_!%(){}\[\]|,&]))",
@@ -68,12 +73,17 @@ _OPENING = {"(": ")", "[": "]", "{": "}", "\\lfloor": "\\rfloor", "\\lceil": "\\
 _STOP = {None, "+", "-", "/", "*", ",", ")", "]", "}", "\\rfloor", "\\rceil", "^", "_", "!"}
 
 
-def parse_expression(text: str) -> Value:
-    """A sympy expression or matrix. Raises Unreadable."""
+def parse_expression(text: str, applied: bool = True) -> Value:
+    """A sympy expression or matrix. Raises Unreadable.
+
+    applied: a letter before a bracket that holds one number or one letter, y(0), is a function; else a factor.
+    """
+    if _ENGLISH.search(text):
+        raise Unreadable("words")
     try:
         if BY_LATEX2SYMPY.search(text):
             return _by_latex2sympy(text)
-        parser = _Parser(_tokens(text))
+        parser = _Parser(_tokens(text), applied)
         value = parser.sum()
         if parser.peek() is not None:
             raise Unreadable(f"unexpected {parser.peek()!r}")
@@ -132,8 +142,9 @@ def _split_word(word: str) -> list[str]:
 class _Parser:
     """Recursive descent over a token list; each method reads one level of precedence and leaves the rest."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], applied: bool = False) -> None:
         self.tokens = tokens
+        self.applied = applied
         self.at = 0
         self.depth = 0
         self.bars = 0  # open | at this point
@@ -177,6 +188,8 @@ class _Parser:
         """A factor written without a sign: a mixed number when an integer stands before a proper fraction."""
         start, token = self.at, self.peek() or ""
         whole = self.tokens[start - 1].isdigit() and abs(left) == int(self.tokens[start - 1])
+        if token[0].isdigit() and self.tokens[start - 2 : start - 1] == ["^"]:
+            return left * self.powered()  # 2^6 3^5
         if token[0].isdigit() and re.fullmatch(r"[\d.]+", self.tokens[start - 1]):
             right = self._plain_fraction()
         else:
@@ -211,6 +224,9 @@ class _Parser:
         self.take()
         if self._degree():
             return value * sympy.pi / 180
+        if isinstance(value, sympy.MatrixBase) and (form := self._transposed()):
+            self.at += form
+            return value.T
         return power(value, self.exponent())
 
     def _degree(self) -> bool:
@@ -219,6 +235,12 @@ class _Parser:
                 self.at += len(form)
                 return True
         return False
+
+    def _transposed(self) -> int:
+        """The number of tokens that say `transposed` here: T, {T}, \\top or \\intercal."""
+        signs = [token for token in self.tokens[self.at : self.at + 3] if token not in "{}"]
+        braced = self.tokens[self.at : self.at + 1] == ["{"]
+        return (3 if braced else 1) if signs[:1] and signs[0] in ("T", "t", "\\top", "\\intercal") else 0
 
     def exponent(self) -> Value:
         return self.group("{") if self.peek() == "{" else self.signed()
@@ -254,6 +276,8 @@ class _Parser:
             return _matrix(self.take())
         if token in _OPENING:
             value = self.group(token)
+            if token == "|" and isinstance(value, sympy.MatrixBase):
+                return value.det()
             outer = {"\\lfloor": sympy.floor, "\\lceil": sympy.ceiling, "|": sympy.Abs}.get(token)
             if outer and value.has(Huge):
                 raise Unreadable("a part too large")
@@ -279,7 +303,15 @@ class _Parser:
             return sympy.Function(name)(self.group("{"))
         if len(name) > 1 and name not in GREEK:
             raise Unreadable(f"unknown name {name!r}")
-        return Symbol(name + self._subscript())
+        symbol = Symbol(name + self._subscript())
+        if self.applied and self._holds_one_name():
+            return sympy.Function(symbol.name)(*self.arguments())
+        return symbol
+
+    def _holds_one_name(self) -> bool:
+        """Whether a bracket with one number or one letter follows."""
+        opened, inner, closed = [*self.tokens[self.at : self.at + 3], "", "", ""][:3]
+        return (opened, closed) == ("(", ")") and (inner.isdigit() or (len(inner) == 1 and inner.isalpha()))
 
     def _opaque(self, name: str) -> Symbol:
         content = self._raw_argument()
@@ -374,12 +406,21 @@ def _binomial(top: Value, bottom: Value) -> Value:
 def _matrix(token: str) -> Value:
     match = _TOKEN.match(token)
     assert match is not None
-    rows = [
-        row
-        for row in re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", match["body"].replace("\\hline", ""))
-        if row.strip()
-    ]
-    return matrix_of([[parse_expression(cell) for cell in row.split("&")] for row in rows])
+    matrix = matrix_of([[parse_expression(cell) for cell in row] for row in _rows(match["body"])])
+    return matrix.det() if match["env"] == "vmatrix" else matrix
+
+
+def _rows(body: str) -> list[list[str]]:
+    rows = re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-zA-Z])", body.replace("\\hline", ""))
+    return [row.split("&") for row in rows if row.strip()]
+
+
+def matrix_cells(text: str) -> list[str]:
+    """The entries of a text that is one matrix and nothing else, row by row; [] for any other text."""
+    match = _TOKEN.match(text.strip())
+    if match is None or match.end() < len(text.strip()) or match["env"] in (None, "vmatrix"):
+        return []
+    return [cell for row in _rows(match["body"]) for cell in row]
 
 
 def matrix_of(rows: Sequence[Sequence[Value]]) -> ImmutableMatrix:

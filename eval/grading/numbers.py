@@ -15,7 +15,7 @@ MAX_EXPONENT = 4000
 FLOAT_DIGITS = 15  # a decimal written with this many significant digits is a printed double
 PI = Fraction(314159265358979323846264338327950288419716939937510582097494459, 10**62)
 
-_GROUPED = r"\d{1,3}(?:(?:,| |\{,\}|,\\!|\\,|,\\,)\d{3})+(?!\d)"
+_GROUPED = r"[1-9]\d{0,2}(?:(?:,| |\{,\}|,\\!|\\,|,\\,)\d{3})+(?!\d)"
 _DECIMAL = re.compile(
     rf"(?P<sign>[-+]?)\s*(?P<whole>{_GROUPED}|\d*)(?:\.(?P<decimals>\d*))?"
     r"(?:[eE](?P<e>[-+]?\d+)|\s*(?:\\times|\\cdot|\*|×)\s*10\s*(?:\^|\*\*)\s*(?P<p>\{\s*[-+]?\d+\s*\}|[-+]?\d+))?"

@@ -1,95 +1,20 @@
-"""Equality of values: exact by algebra where that settles it, else by evaluation, and rounding as the policy allows.
-
-A difference that algebra does not settle is evaluated at several points until it is shown to be non-zero or below
-1e-250; the latter counts as zero. An identity that only fails below that, or only between the points, is not seen.
-"""
+"""Equality of values: exact by algebra or by evaluation (`identity`), and rounding as the policy allows."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import replace
 from fractions import Fraction
 
 import sympy
-from sympy import Integer, Rational, Symbol
-from sympy.core.function import AppliedUndef
+from sympy import Rational
 
 from eval.grading.answers import Scalar
-from eval.grading.latex import Huge, Value
+from eval.grading.identity import Decision, equal_values
+from eval.grading.latex import Value
 from eval.grading.numbers import Number, same_number
 
-Decision = bool | None  # None: undecided
-
-MAX_DEGREE = 60  # of polynomials that are expanded; higher ones are compared at points
 DIGITS, MAX_DIGITS = 30, 300
-ZERO = sympy.Float(10) ** -250
-POINTS = ((7, 5), (19, 13), (-11, 7), (2, 9), (-31, 10), (53, 11))
-
-
-def every(decisions: Iterable[Decision]) -> Decision:
-    """False if any is false, else None if any is undecided."""
-    found = list(decisions)
-    return False if False in found else None if None in found else True
-
-
-def equal_values(left: Value, right: Value) -> Decision:
-    """Exact equality of two expressions, or of two matrices entry by entry."""
-    if isinstance(left, sympy.MatrixBase) or isinstance(right, sympy.MatrixBase):
-        if not (isinstance(left, sympy.MatrixBase) and isinstance(right, sympy.MatrixBase)):
-            return False
-        return left.shape == right.shape and every(map(equal_values, left, right))
-    if left == right:
-        return True
-    if not (left.is_finite is not False and right.is_finite is not False):
-        return False
-    gap = left - right
-    gap = gap.xreplace({call: Symbol(str(call)) for call in gap.atoms(AppliedUndef)})
-    if gap.is_Rational:
-        return bool(gap == 0)
-    symbols = sorted(gap.free_symbols, key=str)
-    return _vanishes_everywhere(gap, symbols) if symbols else _vanishes(gap)
-
-
-def _vanishes(gap: Value) -> Decision:
-    """Whether a number is zero: not if an approximation with guaranteed digits says so."""
-    value = gap.evalf(DIGITS, maxn=MAX_DIGITS)
-    if not value.is_number or value.has(sympy.nan, sympy.zoo, sympy.oo, Huge):
-        return None
-    if not all(part.is_Float or part.is_Rational for part in value.as_real_imag()):
-        return None
-    return bool(abs(value) < ZERO)
-
-
-def _vanishes_everywhere(gap: Value, symbols: list[Symbol]) -> Decision:
-    """Whether an expression is zero wherever it is defined and real: by expansion, else at rational points."""
-    degree = max((abs(power.exp) for power in gap.atoms(sympy.Pow) if power.exp.is_Integer), default=0)
-    if degree > 20 * MAX_DEGREE:
-        return None
-    if gap.is_rational_function(*symbols) and not gap.has(Huge) and degree <= MAX_DEGREE:
-        return bool(sympy.cancel(sympy.together(gap)) == 0)
-    seen = 0
-    for point, (top, bottom) in enumerate(POINTS):
-        at = {symbol: Rational(top + 3 * i, bottom + point) for i, symbol in enumerate(symbols)}
-        value = gap.subs(at)
-        decision = None if value.has(sympy.nan, sympy.zoo, sympy.oo) else _vanishes(value)
-        if decision is False and (top > 0 or _is_real(value)):
-            return None if _vanishes_at_integers(gap, symbols) else False
-        seen += decision is True
-        if seen == 4:
-            return True
-    return True if seen >= 2 else None
-
-
-def _vanishes_at_integers(gap: Value, symbols: list[Symbol]) -> bool:
-    """Whether an expression in n, k or m alone, which may stand for integers only, is zero at the first ones."""
-    if not {str(symbol) for symbol in symbols} <= {"n", "k", "m"}:
-        return False
-    return all(_vanishes(gap.subs(dict.fromkeys(symbols, Integer(i)))) is True for i in range(1, 5))
-
-
-def _is_real(value: Value) -> bool:
-    return bool(abs(sympy.im(value.evalf(DIGITS))) < sympy.Float(10) ** -20)
 
 
 def _number(scalar: Scalar, value: Value) -> Number | None:

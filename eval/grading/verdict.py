@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 
 class Verdict(enum.Enum):
+    """EQUAL and DIFFERENT are proved; UNDECIDED is everything else."""
+
     EQUAL = "equal"
     DIFFERENT = "different"
     UNDECIDED = "undecided"  # never a negative: a limit was reached, or the answers admit more than one reading

@@ -14,16 +14,19 @@ import json
 import os
 import queue
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
 
+from eval.grading.policies import compare_here
 from eval.grading.verdict import Grade, Verdict, undecided
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder above the packages
 READY = "ready"
+START = "import sys; from eval.grading.worker import serve; serve(float(sys.argv[1]), int(sys.argv[2]))"
 WALL_FACTOR = 12  # the wall-clock limit, as a multiple of the limit on processor time
 
 
@@ -66,14 +69,14 @@ class Workers:
                 pass
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "eval.grading.worker", *self.arguments]
+        command = [sys.executable, "-c", START, *self.arguments]
         pipe = subprocess.PIPE
         worker = subprocess.Popen(
             command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True, process_group=0
         )
         if worker.stdout is None or worker.stdout.readline().strip() != READY:
             self._stop(worker)
-            raise RuntimeError(f"a grading worker does not start: run `{' '.join(command)}` in {ROOT} to see why")
+            raise RuntimeError(f"a grading worker does not start: run `{shlex.join(command)}` in {ROOT} to see why")
         return worker
 
     @staticmethod
@@ -100,8 +103,7 @@ def serve(cpu_seconds: float, memory_bytes: int) -> None:
 
     The imports are done once, before the first fork, so a kill costs milliseconds.
     """
-    import eval.grading.compare
-    import eval.grading.grader  # noqa: F401
+    import eval.grading.compare  # noqa: F401
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     print(READY, flush=True)
@@ -117,8 +119,6 @@ def serve(cpu_seconds: float, memory_bytes: int) -> None:
 
 def _answer(cpu_seconds: float, memory_bytes: int) -> None:
     """Answer requests, one JSON line each, until the input ends or a limit ends this process."""
-    from eval.grading.grader import compare_here
-
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
@@ -127,7 +127,3 @@ def _answer(cpu_seconds: float, memory_bytes: int) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         print(json.dumps([grade.verdict.value, grade.reason]), flush=True)
-
-
-if __name__ == "__main__":
-    serve(float(sys.argv[1]), int(sys.argv[2]))

@@ -7,7 +7,7 @@ and reports how many there are, so that the reader sees by how much the figure c
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import comb, sqrt
 
@@ -72,25 +72,6 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     if not 0 < k <= n:
         raise ValueError(f"pass@{k} needs at least {k} samples, there are {n}")
     return 1.0 - comb(n - right, k) / comb(n, k)
-
-
-def vote(
-    answers: Sequence[str], same: Callable[[str, str], bool], weights: Sequence[float] | None = None
-) -> int | None:
-    """Index of the first answer of the heaviest group of equal answers (Maj@k; with weights: a weighted vote).
-
-    A tie goes to the group that appeared first. None without answers.
-    """
-    groups: list[list[int]] = []
-    for index, answer in enumerate(answers):
-        group = next((group for group in groups if same(answers[group[0]], answer)), None)
-        if group is None:
-            groups.append([index])
-        else:
-            group.append(index)
-    if not groups:
-        return None
-    return max(groups, key=lambda group: sum(1.0 if weights is None else weights[i] for i in group))[0]
 
 
 def by_group(keys: Sequence[Hashable], grades: Sequence[bool | None]) -> dict[str, Score]:

@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MS_PRIVATE = 0x40000 | 0x4000  # recursively
 MS_HARDENED = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
@@ -20,8 +20,6 @@ LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446  # the same on 
 READ_FOLDER, READ_FILE = 0b1101, 0b0101  # execute, read a file, list a folder
 DEVICE = READ_FILE | 1 << 1  # and write
 MNT_DETACH = 2
-FOLDER_FILES, FOLDER_BYTES = 256, 16 << 20
-FOLDER_OPTIONS = f"size={FOLDER_BYTES},nr_inodes={FOLDER_FILES},mode=0100"
 
 
 def call(name: str, *arguments: object) -> int:
@@ -36,7 +34,11 @@ def mount_folder(path: str, options: str) -> None:
     call("mount", b"tmpfs", path.encode(), b"tmpfs", MS_HARDENED, options.encode())
 
 
-def make_folders(base: str, count: int, isolated: bool) -> None:
+def folder_options(limits: Mapping[str, int]) -> str:
+    return f"size={limits['folder_bytes']},nr_inodes={limits['folder_files']},mode=0100"
+
+
+def make_folders(base: str, count: int, isolated: bool, limits: Mapping[str, int]) -> None:
     """`count` folders under `base`. In a mount namespace of its own each will be a file system with a bound on its
     size, in which an unprivileged process can make nothing and list nothing: only use a folder made for it."""
     if isolated:
@@ -45,12 +47,12 @@ def make_folders(base: str, count: int, isolated: bool) -> None:
     for index in range(count):
         os.mkdir(f"{base}/{index}", 0o700)
         if isolated:
-            mount_folder(f"{base}/{index}", FOLDER_OPTIONS)
+            mount_folder(f"{base}/{index}", folder_options(limits))
     if isolated:
         os.chmod(base, 0o100)
 
 
-def empty_folder(path: str, isolated: bool) -> None:
+def empty_folder(path: str, isolated: bool, limits: Mapping[str, int]) -> None:
     """Remove what a snippet left in it; a new file system where a state still holds files of the old one."""
     for name in os.listdir(path):
         try:
@@ -59,9 +61,9 @@ def empty_folder(path: str, isolated: bool) -> None:
             os.unlink(f"{path}/{name}")
         except OSError:
             shutil.rmtree(f"{path}/{name}", ignore_errors=True)
-    if isolated and os.statvfs(path).f_ffree < FOLDER_FILES - 1:
+    if isolated and os.statvfs(path).f_ffree < limits["folder_files"] - 1:
         call("umount2", path.encode(), MNT_DETACH)
-        mount_folder(path, FOLDER_OPTIONS)
+        mount_folder(path, folder_options(limits))
 
 
 def drop_capabilities() -> None:
@@ -71,9 +73,10 @@ def drop_capabilities() -> None:
         call("capset", struct.pack("Ii", 0x20080522, 0), bytes(24))
 
 
-def limit_resources(processes: int) -> None:
+def limit_resources(processes: int, limits: Mapping[str, int]) -> None:
     """Bounds that every state inherits. That on memory is set by the manager, that on processor time by the state."""
-    bounds = {"CORE": 0, "FSIZE": FOLDER_BYTES, "NOFILE": 64, "NPROC": processes, "MEMLOCK": 0, "MSGQUEUE": 0}
+    bounds = {"CORE": 0, "FSIZE": limits["folder_bytes"], "NOFILE": limits["open_files"], "NPROC": processes}
+    bounds |= {"MEMLOCK": 0, "MSGQUEUE": 0}
     for name, bound in bounds.items():
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]

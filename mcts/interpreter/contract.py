@@ -28,12 +28,15 @@ class Execution:
     state: the state after the snippet. After a killed snippet: the state before it (None: fresh).
     seconds: wall time of the snippet itself, without waiting and forking.
     failed: an exception, a timeout or a kill.
+    replay_differs: the state before the snippet had lost its process, and its code ended differently when it was run
+        again (another observation, an exception, a kill), so it may not be the state that its path shows.
     """
 
     observation: str
     state: State | None
     seconds: float
     failed: bool
+    replay_differs: bool = False
 
 
 class Interpreter(Protocol):

@@ -16,16 +16,16 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
 
 from mcts.interpreter.contract import Execution, InterpreterError, State
+from mcts.interpreter.limits import Limits
 from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
 from mcts.interpreter.process import Gone, Process, available_bytes
 from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
 
-CODE_BYTES = 150_000  # longer snippets are refused
-OBSERVATION_CHARACTERS = 10_000  # of a snippet that goes around its profile's rules
 START_SECONDS = 60.0
 _LIGHT = """
 bisect calendar cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator
@@ -44,16 +44,27 @@ ENDS = {
 class Node:
     """A state in the tree of states: how to make it, and its process while it has one."""
 
-    __slots__ = ("__weakref__", "bytes", "code", "held", "parent", "pins", "process", "root", "twin")
+    __slots__ = (
+        "__weakref__", "bytes", "code", "differs", "held", "mark", "parent", "pins", "process", "root", "twin"
+    )  # fmt: skip
 
-    def __init__(self, parent: Node | None, code: str, process: Process | None = None) -> None:
+    def __init__(self, parent: Node | None, code: str, mark: int = 0, process: Process | None = None) -> None:
         self.parent, self.code, self.process = parent, code, process
+        self.mark = mark  # of how the code ended the first time
+        self.differs = False  # it ended in another way when it was run again
         self.root: Node = parent.root if parent is not None else self
         self.twin: Node | None = None  # the same state below the other root
         self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
 
     def alive(self) -> bool:
         return self.process is not None and self.process.alive()
+
+    def path(self) -> Iterator[Node]:
+        """This node and all that it comes from."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
 
 
 class Lost(Exception):
@@ -68,14 +79,15 @@ class Killed(Exception):
         self.in_fork = in_fork
 
 
+class NotRebuilt(Killed):
+    """The snippet of a state that lost its process did not end by itself when it was run again."""
+
+
 class ForkInterpreter:
     """One process per state, forked from its parent's: a snippet runs once, and what it does stays in its own process.
 
+    limits: the bounds of the sandbox; single ones may be given by name, such as `timeout_seconds=5`.
     profile: the rules of observations (`observation.PROFILES`).
-    timeout_seconds: wall time of a snippet. memory_bytes: what a state may use beyond the preloaded modules.
-    max_states: states that keep a process; beyond it, or when all together hold half of the machine's free memory,
-    the least recently used lose theirs, children before parents, and are rebuilt by replay when they are needed.
-    workers: snippets that run at the same time, by default one per core.
     sandbox: `auto` warns where the machine lacks something, `required` refuses to start, `off` confines nothing.
     preload: modules that every state has imported; those that are not installed are left out. A path that imports only
     small ones of the standard library starts without the others, and is replayed with them when that changes.
@@ -85,22 +97,20 @@ class ForkInterpreter:
 
     def __init__(
         self,
+        limits: Limits | None = None,
         *,
         profile: str = "alphamath",
-        timeout_seconds: float = 15.0,
-        max_states: int = 1024,
-        memory_bytes: int = 1 << 30,
-        workers: int | None = None,
         sandbox: Literal["auto", "required", "off"] = "auto",
         preload: Sequence[str] = ("math", "numpy", "sympy"),
+        **bounds: Any,
     ) -> None:
         if profile not in PROFILES:
             raise ValueError(f"profile {profile!r} does not exist: use one of {', '.join(sorted(PROFILES))}")
-        self.profile, self.timeout_seconds, self.preload = profile, timeout_seconds, tuple(preload)
-        self.memory_bytes, self.sandbox = memory_bytes, sandbox
-        self.workers = workers or min(len(os.sched_getaffinity(0)), 250)
+        self.limits = replace(limits or Limits(), **bounds)
+        self.profile, self.sandbox, self.preload = profile, sandbox, tuple(preload)
+        self.workers = self.limits.workers or min(len(os.sched_getaffinity(0)), 250)
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]  # a state holds two
-        self.max_states = max(1, min(max_states, (descriptors - 256) // 2))
+        self.max_states = max(1, min(self.limits.max_states, (descriptors - 256) // 2))
         self.total_bytes = available_bytes() // 2
         self._full, self._light = Node(None, ""), Node(None, "")
         self._roots = {"full": self._full}
@@ -129,6 +139,11 @@ class ForkInterpreter:
         if self._stop is not None:
             self._stop()
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many snippets run now, and how many can at a time."""
+        return (self.workers - self._slots.qsize() if self._loop is not None else 0), self.workers
+
     async def run(self, state: State | None, code: str) -> Execution:
         """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""
         self._bind()
@@ -136,8 +151,8 @@ class ForkInterpreter:
         assert isinstance(parent, Node)
         if parent.root is self._light and not is_light(code):
             parent = self._twin(parent)
-        if len(json.dumps(code)) > CODE_BYTES:
-            return Execution(f"MemoryError: a snippet may have {CODE_BYTES} bytes", state, 0.0, True)
+        if len(json.dumps(code)) > self.limits.code_bytes:
+            return Execution(f"MemoryError: a snippet may have {self.limits.code_bytes} bytes", state, 0.0, True)
         slot = await self._slots.get()
         try:
             return await self._run(parent, state, code, slot)
@@ -153,7 +168,13 @@ class ForkInterpreter:
                 await self._revive(parent, slot)
                 started, server = time.monotonic(), self._server
                 process, (observation, seconds, failed) = await self._fork(parent, code, slot)
-                return Execution(observation, self._hold(Node(parent, code, process)), seconds, failed)
+                after = self._hold(Node(parent, code, mark_of(observation, failed), process))
+                return Execution(observation, after, seconds, failed, any(node.differs for node in parent.path()))
+            except NotRebuilt as killed:
+                if killed.in_fork:
+                    self.close()
+                reason = f"ReplayError: the state before this snippet could not be rebuilt: {killed}"
+                return Execution(reason, state, 0.0, True, replay_differs=True)
             except Killed as killed:
                 if killed.in_fork:
                     self.close()
@@ -203,14 +224,15 @@ class ForkInterpreter:
                 self._register(zygote)
                 zygote.users = 1  # never stopped
                 total, root.bytes = zygote.memory()
-                resource.prlimit(zygote.pid, resource.RLIMIT_AS, (total + self.memory_bytes,) * 2)
+                resource.prlimit(zygote.pid, resource.RLIMIT_AS, (total + self.limits.memory_bytes,) * 2)
 
     async def _launch(self) -> tuple[Server, list[str]]:
         """The best server that this machine can run, and what it lacks."""
         program = "" if self.sandbox == "off" else seccomp_program()
         modules = {kind: self.preload if kind == "full" else sorted(LIGHT_MODULES) for kind in self._roots}
         settings = {"profile": self.profile, "preload": modules, "slots": self.workers, "seccomp": program}
-        settings |= {"processes": self.max_states + 4096, "cpu_seconds": int(self.timeout_seconds) + 2}
+        settings |= {"processes": self.max_states + 4096, "cpu_seconds": int(self.limits.timeout_seconds) + 2}
+        settings["limits"] = asdict(self.limits)
         missing = [] if program or self.sandbox == "off" else ["seccomp (pip install pyseccomp, libseccomp)"]
         for isolation in ISOLATIONS if self.sandbox != "off" else ("off",):
             with contextlib.ExitStack() as undo:
@@ -229,13 +251,11 @@ class ForkInterpreter:
 
     def _twin(self, node: Node) -> Node:
         """The same state with all modules preloaded: it is made by replay, and kept for what follows."""
-        path = [node]
-        while (parent := path[-1].parent) is not None:
-            path.append(parent)
+        path = list(node.path())
         twin = self._full
         for step in reversed(path[:-1]):
             if step.twin is None:
-                step.twin = Node(twin, step.code)
+                step.twin = Node(twin, step.code, step.mark)
             twin = step.twin
         return twin
 
@@ -265,7 +285,11 @@ class ForkInterpreter:
             self.close()
             await self._start()
         else:
-            node.process, _ = await self._fork(node.parent, node.code, slot)
+            try:
+                node.process, (observation, _, failed) = await self._fork(node.parent, node.code, slot)
+            except Killed as killed:
+                raise NotRebuilt(str(killed), killed.in_fork) from None
+            node.differs = mark_of(observation, failed) != node.mark
             self._admit(node)
 
     async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
@@ -297,20 +321,28 @@ class ForkInterpreter:
         """What the snippet answers. Raises Gone where there is no child, Killed where the child does not answer."""
         started = time.monotonic()
         try:
-            async with asyncio.timeout(self.timeout_seconds):
+            async with asyncio.timeout(self.limits.timeout_seconds):
                 greeting = await child.receive()
                 self._register(child)
                 child.name = int(greeting) if greeting.isdigit() and len(greeting) < 10 else 0
                 try:
-                    return parse(await child.receive(), time.monotonic() - started)
+                    return self._parse(await child.receive(), time.monotonic() - started)
                 except (Gone, ValueError):
                     raise Killed(post_mortem(await child.wait_status(2.0))) from None
         except TimeoutError:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came
                     with contextlib.suppress(ValueError):
-                        return parse(data, self.timeout_seconds)
-            raise Killed(TIMEOUTS[self.profile].format(self.timeout_seconds), in_fork=not child.pid) from None
+                        return self._parse(data, self.limits.timeout_seconds)
+            raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds), in_fork=not child.pid) from None
+
+    def _parse(self, data: bytes, elapsed: float) -> Answer:
+        """An answer. Raises ValueError for anything else: a snippet may have written it."""
+        head, _, text = data.partition(b"\n")
+        failed, claimed = head.split()
+        seconds = float(claimed)
+        observation = cut(text.decode("utf-8", "replace"), self.limits.observation_characters)
+        return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"
 
     def _register(self, child: Process) -> None:
         """Raises Gone where the process that answers is not a new one."""
@@ -322,11 +354,9 @@ class ForkInterpreter:
     def _touch(self, node: Node) -> None:
         """Used now, and so is all that it comes from: nobody goes before the last of its descendants, which may have
         to be rebuilt from it."""
-        line: Node | None = node
-        while line is not None:
+        for line in node.path():
             if line in self._live:
                 self._live.move_to_end(line)
-            line = line.parent
 
     def _hold(self, node: Node) -> State:
         state = State(node)
@@ -382,10 +412,9 @@ def post_mortem(status: int | None) -> str:
     return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")
 
 
-def parse(data: bytes, elapsed: float) -> Answer:
-    """An answer. Raises ValueError for anything else: a snippet may have written it."""
-    head, _, text = data.partition(b"\n")
-    failed, claimed = head.split()
-    seconds = float(claimed)
-    observation = cut(text.decode("utf-8", "replace"), OBSERVATION_CHARACTERS)
-    return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"
+_ADDRESS = re.compile(r"\b0x[0-9a-f]+\b")
+
+
+def mark_of(observation: str, failed: bool) -> int:
+    """By what two runs of a snippet are told apart: what was observed, addresses in memory aside, and how it ended."""
+    return hash((_ADDRESS.sub("", observation), failed))

@@ -2,6 +2,8 @@
 
 Profiles: `alphamath` (the published rules), `tora` (the published rules of ToRA), `arbor` (`alphamath`, but what was
 printed before an error is kept in front of it, and the value of a last expression is cut like printed text).
+A snippet that printed something and ends itself with `exit()` or `sys.exit(0)` has ended well; under `tora` this is an
+error, as published.
 """
 
 from __future__ import annotations
@@ -15,9 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from mcts.interpreter.fences import parse, program
+
 KEPT_BYTES = 16_384  # of captured output, at either end
 TIMEOUT = "TimeoutError: the snippet ran longer than {:g} seconds"
 TIMEOUTS = {"alphamath": TIMEOUT, "arbor": TIMEOUT, "tora": "Timeout Error"}  # {}: the limit
+
+EXIT_IS_AN_ERROR = frozenset({"tora"})
 
 
 class Capture(io.RawIOBase):
@@ -61,15 +67,6 @@ class Outcome:
     error: BaseException | None = None
 
 
-def strip_fence(code: str) -> str:
-    """The body of a fenced block; code without a fence as it is."""
-    lines = code.strip().split("\n")
-    if not lines[0].startswith("```"):
-        return code
-    end = next((i for i, line in enumerate(lines) if i and line.startswith("```")), len(lines))
-    return "\n".join(lines[1:end])
-
-
 def cut(text: str, limit: int) -> str:
     """The first and the last half of `limit` characters around "..." when `text` is longer than that."""
     return text if len(text) <= limit else text[: limit // 2] + "..." + text[-(limit // 2) :]
@@ -94,7 +91,7 @@ def printed_expressions(statement: ast.stmt) -> list[ast.expr] | None:
 
 def run_statements(code: str, namespace: dict[str, Any], capture: Capture, outcome: Outcome) -> None:
     """Run statement by statement, filling `outcome`. Raises whatever the snippet raises."""
-    body = ast.parse(strip_fence(code)).body
+    body = parse(program(code))
     prints = [printed_expressions(statement) for statement in body]
     outcome.prints = len(prints) - prints.count(None)
     try:
@@ -119,6 +116,11 @@ def join(outcome: Outcome) -> str:
     return "\n".join(
         text if label is None else f"{label}: {text}" for label, text in pieces if text or label is not None
     )
+
+
+def ended_well(error: BaseException) -> bool:
+    """Whether a snippet ended itself, and said that nothing is wrong."""
+    return type(error) is SystemExit and (error.code is None or (type(error.code) is int and error.code == 0))
 
 
 def describe(error: BaseException) -> str:
@@ -157,5 +159,6 @@ def observe(code: str, namespace: dict[str, Any], capture: Capture, profile: str
     try:
         run_statements(code, namespace, capture, outcome)
     except BaseException as error:
-        outcome.error = BaseException.with_traceback(error, None)
+        if profile in EXIT_IS_AN_ERROR or not (ended_well(error) and join(outcome)):
+            outcome.error = BaseException.with_traceback(error, None)
     return PROFILES[profile](outcome), outcome.error is not None

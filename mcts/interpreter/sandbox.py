@@ -51,7 +51,7 @@ ENVIRONMENT = {
 ISOLATIONS = ("bubblewrap", "unshare", "none")  # from best to worst
 FOLDER = "/folders"  # of the writable folders, under bubblewrap
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
-SOURCES = ("observation", "confine", "heap", "server")
+SOURCES = ("fences", "observation", "confine", "heap", "server")
 BOOT = """
 import builtins, json, os, socket, sys, types
 register, os.register_at_fork = os.register_at_fork, lambda **hooks: None

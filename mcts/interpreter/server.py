@@ -46,8 +46,6 @@ NOTIFICATION, RECEIVE, RESPOND, CONTINUE = 80, 0xC0502100, 0xC0182101, 1  # of s
 CLONE_THREAD = 0x10000
 THREAD_FLAGS = 0x003D0F00  # all that the C library makes a thread with: no namespace among them
 FORK_FLAGS = 0x012000FF  # a plain fork: the child's thread id, and the signal of its end
-THREAD_STARTS = 64  # of one process
-REFUSALS = 256  # requests of one process, before it is killed
 WARM_UP = """
 import sympy
 x, y = sympy.symbols("x y")
@@ -222,7 +220,7 @@ def restrict(settings: dict[str, Any]) -> tuple[list[str], list[int]]:
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
-    confine.limit_resources(settings["processes"])
+    confine.limit_resources(settings["processes"], settings["limits"])
     if settings["isolation"] == "off":
         return [], []
     confine.drop_capabilities()
@@ -238,8 +236,11 @@ def restrict(settings: dict[str, Any]) -> tuple[list[str], list[int]]:
 class Warden:
     """Grants forks, and keeps the writable folders, on the word of the manager."""
 
-    def __init__(self, control: socket.socket, listener: list[int], base: str, isolated: bool) -> None:
+    def __init__(
+        self, control: socket.socket, listener: list[int], base: str, isolated: bool, limits: dict[str, int]
+    ) -> None:
         self.control, self.listener, self.base, self.isolated = control, listener, base, isolated
+        self.limits = limits
         self.grants: Counter[int] = Counter()  # forks allowed, by process
         self.asked: Counter[int] = Counter()  # for threads, and for what was refused
 
@@ -259,7 +260,7 @@ class Warden:
     def obey(self, command: dict[str, Any]) -> None:
         """Allow the process `fork` one fork; its child gets the folder `name`, alone in the folder `slot`."""
         folder = f"{self.base}/{command['slot']}"
-        confine.empty_folder(folder, self.isolated)
+        confine.empty_folder(folder, self.isolated, self.limits)
         os.mkdir(f"{folder}/{command['name']}", 0o700)
         self.grants[command["fork"]] += 1
 
@@ -282,10 +283,14 @@ class Warden:
         self.asked[pid] += 1
         with contextlib.suppress(OSError):
             os.close(os.pidfd_open(pid))  # fails for a thread: threads start no threads
-            if self.asked[pid] > REFUSALS:
+            if self.asked[pid] > self.limits["refused_requests"]:
                 os.kill(pid, signal.SIGKILL)
                 del self.asked[pid]
-            return self.asked[pid] <= THREAD_STARTS and bool(flags & CLONE_THREAD) and not flags & ~THREAD_FLAGS
+            return (
+                self.asked[pid] <= self.limits["thread_starts"]
+                and bool(flags & CLONE_THREAD)
+                and not flags & ~THREAD_FLAGS
+            )
         return False
 
 
@@ -294,7 +299,7 @@ def main(control: socket.socket, settings: dict[str, Any]) -> None:
     channels = {kind: packet_socket(descriptor) for kind, descriptor in settings["zygotes"].items()}
     isolated = settings["isolation"] in ("bubblewrap", "unshare")
     base = settings["folder"] if isolated else tempfile.mkdtemp(prefix="arbor-")
-    confine.make_folders(base, settings["slots"], isolated)
+    confine.make_folders(base, settings["slots"], isolated, settings["limits"])
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for kind, channel in channels.items():
         if not os.fork():
@@ -309,7 +314,7 @@ def main(control: socket.socket, settings: dict[str, Any]) -> None:
         message, listener, _, _ = socket.recv_fds(ours, PACKET_BYTES, 1)
         listeners += listener
     control.send(json.dumps([base, json.loads(message)]).encode())
-    Warden(control, listeners, base, isolated).watch()
+    Warden(control, listeners, base, isolated, settings["limits"]).watch()
     if not isolated:
         shutil.rmtree(base, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)

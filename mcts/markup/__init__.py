@@ -1,5 +1,5 @@
 """How a step is written down, one file a family of models: AlphaMath's (`react_sft`, `react`), ToRA's (`tora`, `pal`,
-`cot`).
+`cot`), and those with a chat template (`chat`).
 
 A markup turns a question into a prompt, reads what the model wrote as a step, and writes the observation of
 its code back. It knows neither tokens nor the search.
@@ -8,20 +8,18 @@ its code back. It knows neither tokens nor the search.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mcts.markup.alphamath import ReactMarkup, SftMarkup
-from mcts.markup.step import PROMPTS, PYTHON_INTERPRETER, Markup, Step, code_body
-from mcts.markup.tora import Chat, CotMarkup, Examples, PalMarkup, ToraMarkup
+from mcts.markup.registry import MARKUPS, Frame, MarkupEntry, register_markup
+from mcts.markup.step import PROMPTS, PYTHON_INTERPRETER, Extract, Markup, Step, Turns, code_body, printed_answer
 
-__all__ = ["PROMPTS", "PYTHON_INTERPRETER", "Markup", "ReactMarkup", "SftMarkup", "Step", "code_body", "make_markup"]
-
-AGENTS: dict[str, Callable[[Chat, Callable[[str], str], str], Markup]] = {
-    "tora": ToraMarkup,
-    "pal": PalMarkup,
-    "cot": CotMarkup,
-}
+__all__ = [
+    "MARKUPS", "PROMPTS", "PYTHON_INTERPRETER", "Extract", "Frame", "Markup", "MarkupEntry", "ReactMarkup", "SftMarkup",
+    "Step", "Turns", "code_body", "make_markup", "printed_answer", "register_markup",
+]  # fmt: skip
 
 
 def make_markup(
@@ -32,27 +30,28 @@ def make_markup(
     num_few_shot: int = 2,
     *,
     train_prompt: bool = False,
-    extract: Callable[[str], str] | None = None,
+    extract: Extract | None = None,
+    published: bool = False,
+    keys: Mapping[str, Any] | None = None,
 ) -> Markup:
-    """The markup `name`: "react", "react_sft", "tora", "pal" or "cot".
+    """The markup that is registered as `name`.
 
     `prompt_path`: a text file with the instructions; `few_shot_path`: a JSON list of objects with `question` and
-    `solution`; None takes what is shipped (the competition problems for ToRA's agents). `train_prompt`: the prompt that
-    ToRA's models were trained on, in place of both. `extract`: the answer in a text, which ToRA's agents need.
-    Raises OSError and ValueError for files that cannot be read.
+    `solution`; None takes what is shipped. `train_prompt`: the prompt that the family's models were trained on, in
+    place of both. `extract`: the answer in a text, which markups without a field for it need. `published`: read steps
+    by the family's published rules. keys: of a chat (`Frame.keys`). Raises UserError for an unknown name, OSError and
+    ValueError for files that cannot be read.
     """
-    if name == "react_sft":
-        return SftMarkup(step_delim)
-    instructions = Path(prompt_path or PROMPTS / f"{name}.txt").read_text(encoding="utf-8").strip()
-    if name == "react":
-        examples = _examples(Path(few_shot_path or PROMPTS / "react_examples.json"), num_few_shot)
-        return ReactMarkup(instructions, [f"Question: {q}\n\n{solution}" for q, solution in examples], step_delim)
-    if extract is None:
+    entry = MARKUPS[name]
+    if entry.needs_extractor and extract is None:
         raise ValueError(f"the markup {name} needs a function that extracts an answer from a text")
-    if train_prompt:
-        return AGENTS[name](Chat(), extract, step_delim)
-    examples = _examples(Path(few_shot_path or PROMPTS / f"{name}_math.json"), num_few_shot)
-    return AGENTS[name](Examples(instructions, examples), extract, step_delim)
+    instructions, examples = "", []
+    if (entry.instructions is not None or entry.takes_prompt) and not train_prompt:
+        written = prompt_path or entry.instructions
+        instructions = Path(written).read_text(encoding="utf-8").strip() if written else ""
+        shown = Path(few_shot_path) if few_shot_path else entry.examples_file()
+        examples = _examples(shown, num_few_shot) if shown is not None else []
+    return entry.make(Frame(step_delim, instructions, examples, train_prompt, extract, published, keys or {}))
 
 
 def _examples(path: Path, count: int) -> list[tuple[str, str]]:

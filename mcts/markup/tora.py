@@ -1,22 +1,30 @@
 """The agents of ToRA (https://arxiv.org/abs/2309.17452) as markups: tool-integrated (`tora`), program-aided (`pal`) and
 chain of thought (`cot`).
 
-What differs from the published loop, on purpose: every block that a model writes between two outputs runs, not the last
-one alone; code runs although the same text holds a box; text that breaks off inside a block is no answer; an error of a
-PAL program is no answer; nothing is appended when the tool calls are used up.
+What differs from the published loop, unless `published` asks for it: every block that a model writes between two
+outputs runs, whatever its fence says, not the last one alone; code runs although the same text holds a box; text that
+breaks off is no answer, and neither is a draft in a thinking section, an error message or a number beside code that did
+not run.
+What differs in any case: an error of a PAL program is no answer; nothing is appended when the tool calls are used up.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from mcts.markup.step import Step
+from mcts.interpreter.fences import blocks
+from mcts.markup.program import read_program
+from mcts.markup.registry import Frame, MarkupEntry
+from mcts.markup.step import PROMPTS, Extract, Markup, Step, printed_answer
+from mcts.markup.visible import thinking, visible
+from mcts.model import Finish
 
-_BLOCK = re.compile(r"^[ \t]*```(\w*)[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
-_ANSWER = re.compile(r"\\boxed|\\fbox|answer\s+is\b|final answer\s*:|####", re.IGNORECASE)
-_PYTHON = ("python", "py", "python3", "Python")
 _OUTPUT = "\n```output"
+_ASKS_FOR_OUTPUT = "```output"
+_LAST_OUTPUT = re.compile(r"```output\n((?:(?!```output\n).)*?)\n?```\s*\Z", re.DOTALL)
+_HEADING = re.compile(r"answer\W*\Z", re.IGNORECASE)
 _BETWEEN = "\n\n---\n\n"
 
 
@@ -48,24 +56,41 @@ class ToraMarkup:
 
     cue = "\n\nSolution:"
 
-    def __init__(self, frame: Chat, extract: Callable[[str], str], step_delim: str = "\n") -> None:
-        self.frame, self.extract = frame, extract
+    def __init__(self, frame: Chat, extract: Extract, step_delim: str = "\n", published: bool = False) -> None:
+        self.frame, self.extract, self.published = frame, extract, published
         self.step_delim = "\n"  # the only one: trained models know no other
-        self.stop: tuple[str, ...] = ("```output", "</s>", *frame.stop)
+        self.stop: tuple[str, ...] = (_ASKS_FOR_OUTPUT, "</s>", *frame.stop)
 
     def prompt(self, question: str) -> str:
         return self.frame.prompt(question, self.cue)
 
-    def read(self, text: str, before: str = "", ended: bool = False) -> Step:
+    def read(self, text: str, before: str = "", finish: Finish = "stop", stop: str = "") -> Step:
         text = text.rstrip()
-        blocks = list(_BLOCK.finditer(text))
-        code = "\n".join(block[2] for block in blocks if block[1] in _PYTHON)
-        if code.strip() and not text[blocks[-1].end() :].strip():
-            return self._code(text, code)
-        prose = _BLOCK.sub("", text)
-        if "```" in prose and not _ANSWER.search(prose.partition("```")[0]):
+        if self.published:
+            return self._published(text, before)
+        said = visible(f"\n{text}".partition(_OUTPUT)[0][1:])  # an output that the model made up is none
+        asks = stop.startswith(_ASKS_FOR_OUTPUT) or _OUTPUT in f"\n{text}"
+        program = read_program(said, complete=asks)
+        if program.code:
+            return self._code(text[: text.rindex(program.last) + len(program.last)], program.code)
+        if asks or finish == "length" or program.unrunnable or not said.strip():
             return Step(text)
-        return Step(text, final_answer=self.extract(before + self.step_delim + prose) if prose.strip() else "")
+        return Step(text, final_answer=self._answer(said, before))
+
+    def _answer(self, said: str, before: str) -> str:
+        """What the text says is the answer; else what the program before it printed; else the number it ends with."""
+        output = _LAST_OUTPUT.search(before)
+        if output is None:
+            return self.extract(said)
+        return self.extract(said, stated=True) or printed_answer(output[1])
+
+    def _published(self, text: str, before: str) -> Step:
+        """The published loop: a text that ends in a block and says nothing of a box runs the last block; any other is
+        the end, and its answer is extracted, whatever it is."""
+        programs = [block for block in blocks(text) if block.label == "python"]
+        if programs and "boxed" not in text and text.endswith("```"):
+            return self._code(text, programs[-1].body + "\n")
+        return Step(text, final_answer=self.extract(f"{before}{self.step_delim}{text}"))
 
     def _code(self, text: str, code: str) -> Step:
         return Step(text, code=code)
@@ -84,10 +109,13 @@ class PalMarkup(ToraMarkup):
 
     cue = ""
 
-    def read(self, text: str, before: str = "", ended: bool = False) -> Step:
+    def read(self, text: str, before: str = "", finish: Finish = "stop", stop: str = "") -> Step:
         """A text without any fence is a program as well."""
-        text = text.rstrip()
-        return super().read(text, before, ended) if "```" in text or not text else self._code(text, text)
+        bare = text if self.published else visible(text)
+        if not bare.strip() or "```" in bare or "~~~" in bare:
+            return super().read(text, before, finish, stop)
+        cut = finish == "length" and not self.published
+        return Step(text.rstrip()) if cut else self._code(text.rstrip(), bare.rstrip())
 
     def _code(self, text: str, code: str) -> Step:
         return Step(text, code=f"{code}\nprint(solution())", answers=True)
@@ -98,22 +126,58 @@ class CotMarkup:
 
     cue = "\nAnswer:"
 
-    def __init__(self, frame: Chat, extract: Callable[[str], str], step_delim: str = "\n\n") -> None:
-        self.frame, self.extract, self.step_delim = frame, extract, step_delim
+    def __init__(self, frame: Chat, extract: Extract, step_delim: str = "\n\n", published: bool = False) -> None:
+        self.frame, self.extract, self.step_delim, self.published = frame, extract, step_delim, published
         self.stop: tuple[str, ...] = (step_delim, "</s>", *frame.stop)
 
     def prompt(self, question: str) -> str:
         return self.frame.prompt(question, self.cue)
 
-    def read(self, text: str, before: str = "", ended: bool = False) -> Step:
-        following = [at for stop in self.frame.stop if (at := f"\n{text}".find(stop)) >= 0]
+    def read(self, text: str, before: str = "", finish: Finish = "stop", stop: str = "") -> Step:
+        following = [at for mark in self.frame.stop if (at := f"\n{text}".find(mark)) >= 0]
         text = (text[: max(0, min(following) - 1)] if following else text).rstrip()
-        if _ANSWER.search(text) or ended or following:
-            return Step(text, final_answer=self.extract(text if text.strip() else before))
-        return Step(text, thought=bool(text.strip()))
+        ended = finish == "eos" or stop not in ("", self.step_delim) or bool(following)
+        said = self._said(text, before)
+        stated = self.extract(said, stated=True)
+        if finish == "length" and not self.published:
+            return Step(text, thought=bool(text.strip()) and not stated)
+        if stated or not ended:
+            return Step(text, final_answer=stated, thought=not stated and bool(text.strip()))
+        return Step(text, final_answer=self.extract(said if text.strip() else visible(before)))
+
+    def _said(self, text: str, before: str) -> str:
+        """The step without what is thought; behind a heading, with it."""
+        if self.published:
+            return text
+        if thinking(before):
+            return visible(f"<think>{text}")
+        heading = before.rstrip().rpartition("\n")[2]
+        return visible(f"{heading}\n\n{text}" if text.strip() and _HEADING.search(heading) else text)
 
     def observed(self, step: Step, observation: str) -> str:
         return step.text
 
     def written(self, text: str) -> int:
         return len(text)
+
+
+def _frame(frame: Frame) -> Chat:
+    return Chat() if frame.train_prompt else Examples(frame.instructions, frame.examples)
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    files = {level: PROMPTS / f"{name}_{level}.json" for level in ("math", "gsm8k")}
+    return {"instructions": PROMPTS / f"{name}.txt", "examples": files, "ends_with_eos": True, "needs_extractor": True}
+
+
+def _make(kind: type[ToraMarkup] | type[CotMarkup]) -> Callable[[Frame], Markup]:
+    def make(frame: Frame) -> Markup:
+        assert frame.extract is not None
+        return kind(_frame(frame), frame.extract, frame.step_delim, frame.published)
+
+    return make
+
+
+TORA = MarkupEntry(_make(ToraMarkup), answer_from="prose", **_shipped("tora"))
+PAL = MarkupEntry(_make(PalMarkup), answer_from="program", **_shipped("pal"))
+COT = MarkupEntry(_make(CotMarkup), "\n\n", answer_from="prose", **_shipped("cot"))

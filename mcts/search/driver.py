@@ -241,7 +241,7 @@ async def run_file(
         solver.shared = SharedBudget(solver.config.budget_block)
         for index, budget in writer.budgets.items():
             solver.shared.settle(index, budget["unspent"], budget["still_open"])
-    missing = (question for question in questions if not _is_done(question, writer))
+    missing = (question for question in questions if not is_done(question, writer))
     try:
         async for question, record in solve_all(solver, missing, in_flight):
             writer.append(question.index, record)
@@ -251,7 +251,8 @@ async def run_file(
     writer.finish()
 
 
-def _is_done(question: Question, writer: TreeWriter) -> bool:
+def is_done(question: Question, writer: TreeWriter) -> bool:
+    """Whether `writer` holds the question. Raises UserError where it holds another one at its place."""
     done = writer.done.get(question.index)
     if done is not None and done != question.text:
         raise UserError(

@@ -65,7 +65,7 @@ class Early:
 
 
 def close_branch(branch: Node) -> None:
-    """Closes `branch` with all below it. What is in flight there will land all the same."""
+    """Closes `branch` with all below it. Simulations in flight there are completed all the same."""
     for node in walk(branch):
         node.closed = True
         if not node.unobserved:

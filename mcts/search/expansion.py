@@ -12,9 +12,19 @@ from typing import Any
 from mcts.config import Config
 from mcts.errors import UserError
 from mcts.interpreter import Interpreter
-from mcts.markup import PYTHON_INTERPRETER, Markup, Step
-from mcts.model import Context, ContextTooLong, LanguageModel, Sample, Sampling
-from mcts.trees.node import TOO_DEEP, TOO_LONG, TOO_MANY_CALLS, TOO_MANY_ERRORS, TRUNCATED, UNPARSABLE, Node
+from mcts.markup import PYTHON_INTERPRETER, Markup, Step, Turns, printed_answer
+from mcts.model import Context, ContextTooLong, Conversation, LanguageModel, Sample, Sampling
+from mcts.trees.node import (
+    REPLAY_DIFFERS,
+    TOO_DEEP,
+    TOO_LONG,
+    TOO_MANY_CALLS,
+    TOO_MANY_ERRORS,
+    TRUNCATED,
+    UNPARSABLE,
+    Node,
+    solution_text,
+)
 
 Grader = Callable[[str | Sequence[str], str], Awaitable[bool | None]]
 """(accepted answers, prediction) → right, wrong, or None when it cannot be decided."""
@@ -63,10 +73,19 @@ def common_prefix(first: str, second: str) -> int:
     return low
 
 
+def encode_chat(model: LanguageModel, chat: Conversation) -> tuple[int, ...]:
+    """Raises UserError for a model that has no chat template."""
+    encode = getattr(model, "encode_chat", None)
+    if encode is None:
+        raise UserError("this model takes no chats: its engine has no chat template; use another prompt_wrap")
+    return tuple(encode(chat))
+
+
 def continuation(
-    model: LanguageModel, parent: Context, sample: Sample, written: str
+    model: LanguageModel, parent: Context, sample: Sample, written: str, turn: Conversation | None = None
 ) -> tuple[tuple[int, ...], Context]:
-    """The prompt that continues `parent` with the step `written`, and the token ids that this adds.
+    """The prompt that continues `parent` with the step `written` and the turns behind it, and the token ids that this
+    adds.
 
     Keeps the sampled tokens as far as they spell the beginning of `written` (the model goes on from what it
     really wrote, and its key/value entries stay good) and encodes only the rest: the stop string that the engine
@@ -75,7 +94,7 @@ def continuation(
     ends = sample.ends or (len(sample.text),) * len(sample.token_ids)
     kept = bisect_right(ends, common_prefix(sample.text + sample.stop + sample.overflow, written))
     spelled = ends[kept - 1] if kept else 0
-    rest = model.encode(written[spelled:])
+    rest = model.encode(written[spelled:]) + (() if turn is None else encode_chat(model, turn))
     if kept == len(sample.token_ids) and sample.context is not None:
         return sample.token_ids + rest, Context(sample.context, rest)
     token_ids = sample.token_ids[:kept] + rest
@@ -108,8 +127,11 @@ class Expander:
 
     def prompt(self, question: str) -> Context:
         """The prompt of a question before its first step."""
+        prompt = self.markup.prompt(question)
+        if isinstance(prompt, Conversation):
+            return Context(None, encode_chat(self.model, prompt))
         encode = getattr(self.model, "encode_prompt", self.model.encode)
-        return Context(None, tuple(encode(self.markup.prompt(question))))
+        return Context(None, tuple(encode(prompt)))
 
     def root(self, question: str, prompt: Context) -> Node:
         """The root of a new tree on `prompt`, which several trees of one question may share."""
@@ -127,6 +149,8 @@ class Expander:
     def attach(self, node: Node, children: list[Node]) -> None:
         """Makes what `grow` gave the children of `node`."""
         node.children = children
+        for child in children:
+            child.born = self.counts.simulations + self.counts.descent + 1
         if self.watcher is not None:
             for child in children:
                 self.watcher(child)
@@ -135,10 +159,8 @@ class Expander:
         """The value of `node` and new steps, whole but not in the tree yet. Raises ContextTooLong."""
         assert node.context is not None
         config = self.config
-        stop = self.markup.stop if config.stop is None else config.stop
-        params = Sampling(
-            config.temperature, config.top_p, config.top_k, config.max_tokens, stop, (*self.key, node.tag)
-        )
+        stop, max_tokens = self._limits(node)
+        params = Sampling(config.temperature, config.top_p, config.top_k, max_tokens, stop, (*self.key, node.tag))
         expansion = await self.model.sample(node.context, n, params)
         self.counts.samples += len(expansion.samples)
         self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
@@ -146,6 +168,17 @@ class Expander:
         await _together([self._finish(child, sample, node.context) for child, sample in steps])
         value = None if expansion.value is None else finite(expansion.value)
         return value, [child for child, _ in steps]
+
+    def _limits(self, node: Node) -> tuple[tuple[str, ...], int]:
+        """The stop strings and the most tokens of a step that follows `node`."""
+        config, stop = self.config, None
+        max_tokens = config.max_tokens
+        if isinstance(self.markup, Turns):
+            spent = sum(len(step.token_ids) for step in node.path())
+            stop, max_tokens = self.markup.limits(solution_text(node, self.markup.step_delim), spent, max_tokens)
+        if stop is None:
+            stop = self.markup.stop if config.stop is None else config.stop
+        return stop, max_tokens
 
     def _distinct(self, node: Node, samples: Sequence[Sample]) -> list[tuple[Node, Sample]]:
         """A new child for each sample, or with `remove_duplicate` for each distinct text (the first one's)."""
@@ -165,49 +198,69 @@ class Expander:
 
     async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
         """Reads the step, runs its code and decides whether the child is terminal."""
-        ended = sample.finish == "eos" or sample.stop not in ("", self.markup.step_delim)
-        step = self.markup.read(sample.text, child.parent.text if child.parent else "", ended)
+        before = solution_text(child.parent, self.markup.step_delim) if child.parent else ""
+        step = self.markup.read(sample.text, before, sample.finish, sample.stop)
         child.text = step.text
+        observation = ""
         if not step.parsable:
             child.end(UNPARSABLE)
             if sample.finish == "length":
                 child.reason = TRUNCATED
         elif step.code:
-            await self._run(child, step)
+            observation = await self._run(child, step)
         elif step.final_answer:
             child.final_answer = step.final_answer
             child.terminal = True
         if not child.terminal and child.depth > self.config.max_depth:
             child.end(TOO_DEEP)
         if step.parsable:
-            written = child.text + self.markup.step_delim
-            child.token_ids, child.context = continuation(self.model, parent, sample, written)
+            written, turn = self._going_on(child, step, observation)
+            child.token_ids, child.context = continuation(self.model, parent, sample, written, turn)
         else:
             child.token_ids = sample.token_ids
         if child.failed:
             child.release()
 
-    async def _run(self, child: Node, step: Step) -> None:
+    def _going_on(self, child: Node, step: Step, observation: str) -> tuple[str, Conversation | None]:
+        """(the step's text in the prompt, the turns behind it)."""
+        delimiter = self.markup.step_delim
+        if step.added:
+            turn = Conversation((), follows=True, opening=step.added + delimiter)
+            return step.text.removesuffix(step.added), turn
+        if child.action and not child.terminal and isinstance(self.markup, Turns):
+            reply = self.markup.reply(observation)
+            return (step.text, reply) if reply is not None else (child.text + delimiter, None)
+        return child.text + delimiter, None
+
+    async def _run(self, child: Node, step: Step) -> str:
+        """Runs the code of a step and returns the observation, "" where it is not run."""
         assert child.parent is not None
         limit = self.config.max_tool_calls
         if limit is not None and sum(bool(node.action) for node in child.parent.path()) >= limit:
             child.end(TOO_MANY_CALLS)
-            return
+            return ""
         child.action, child.action_input = PYTHON_INTERPRETER, step.code
         execution = await self.interpreter.run(child.parent.state, step.code)
         self.counts.snippets += 1
         self.counts.code_seconds += execution.seconds
         child.text = self.markup.observed(step, execution.observation)
         child.state = execution.state if self.config.code_state == "carried" else None
-        if step.answers and not execution.failed:
-            child.final_answer = execution.observation.rpartition("\n")[2]
+        if execution.replay_differs:
+            child.reason = REPLAY_DIFFERS
+        if execution.replay_differs and execution.failed:
+            child.end(REPLAY_DIFFERS)
+        elif step.answers and not execution.failed:
+            child.final_answer = printed_answer(execution.observation)
             child.terminal = True
+            if not child.final_answer:
+                child.end(UNPARSABLE)
         elif step.answers:
             child.end(TOO_MANY_ERRORS)
-        elif "Error" in execution.observation:
+        elif "Error" in execution.observation if self.config.published_rules else execution.failed:
             child.errors = child.parent.errors + 1
             if child.errors > self.config.errors_threshold:
                 child.end(TOO_MANY_ERRORS)
+        return execution.observation
 
     async def evaluate(self, nodes: Sequence[Node]) -> None:
         """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""

@@ -68,7 +68,7 @@ async def _simulate_all(search: Search) -> None:
                 return
             assert window[0].work is not None
             await window[0].work
-            _land(search, window.popleft())
+            _complete(search, window.popleft())
             counts.simulations += 1
             if search.early is not None:
                 remaining = search.budget - counts.simulations
@@ -115,21 +115,23 @@ async def descend(search: Search) -> None:
         return
     allowed = config.step_beam_width * config.max_depth
     level = [search.root]
-    while level and not any(node.answered for node in level):
-        leaves = [node for node in level if not node.children and not node.closed][: allowed - counts.descent]
-        await _expand_at_once(search, leaves)
-        counts.descent += len(leaves)
-        level = await _best_children(search, level)
-        if not level and leaves and not search.root.closed:
-            level = [search.root]  # every one of them failed: around them
-    search.solutions = _decide(search)
+    try:
+        while level and not any(node.answered for node in level):
+            leaves = [node for node in level if not node.children and not node.closed][: allowed - counts.descent]
+            await _expand_at_once(search, leaves)
+            counts.descent += len(leaves)
+            level = await _best_children(search, level)
+            if not level and leaves and not search.root.closed:
+                level = [search.root]  # every one of them failed: around them
+    finally:
+        search.solutions = _decide(search)
 
 
 async def _expand_at_once(search: Search, leaves: list[Node]) -> None:
     simulations = [_start(search, leaf) for leaf in leaves]
     await asyncio.gather(*(simulation.work for simulation in simulations if simulation.work is not None))
     for simulation in simulations:
-        _land(search, simulation)
+        _complete(search, simulation)
 
 
 async def _best_children(search: Search, level: list[Node]) -> list[Node]:
@@ -176,7 +178,7 @@ def _to_value(config: Config, children: list[Node]) -> list[Node]:
     return [] if config.is_sampling else [child for child in children if child.answered]
 
 
-def _land(search: Search, simulation: Simulation) -> None:
+def _complete(search: Search, simulation: Simulation) -> None:
     """Puts what was computed into the tree and backs it up, in the published order: failures and rewards of the new
     children by index, then the leaf's own estimate, then (inference) the estimates of the new answers by index."""
     config, leaf, children = search.expander.config, simulation.leaf, simulation.children
@@ -220,7 +222,7 @@ async def _abandon(search: Search, window: deque[Simulation]) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     for simulation in window:
-        _land(search, simulation)
+        _complete(search, simulation)
 
 
 MONTE_CARLO = Method(

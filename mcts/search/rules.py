@@ -37,8 +37,8 @@ def backup(node: Node, value: float) -> None:
 
 
 def note_in_flight(leaf: Node, due: int) -> None:
-    """A simulation of `leaf` that owes `due` backups takes off; with -`due` it has landed, its backups are in the tree.
-    With 0 only `busy` is brought up to date. Both go from `leaf` to the root."""
+    """Notes from `leaf` to the root that a simulation owes it `due` backups; with -`due` that they are in the tree.
+    With 0 only `busy` is brought up to date."""
     node: Node | None = leaf
     while node is not None:
         node.unobserved += due

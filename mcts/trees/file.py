@@ -5,13 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from mcts.errors import UserError
-from mcts.jsonl import encode_line, read_items, uninterrupted
+from mcts.jsonl import encode_line, read_items, uninterrupted, unwritable, write_whole
 from mcts.trees.node import Node
 from mcts.trees.record import TreeError, from_record
 
@@ -22,13 +22,18 @@ def read_tree_lines(path: str | Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where, record) of every line of a tree file. Raises UserError with file and line."""
     empty = True
     for where, record in read_items(Path(path)):
-        if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
-            raise UserError(f'{where}: expected an object with a tree under "react"')
-        check_record(where, record)
         empty = False
-        yield where, record
+        yield where, check_tree(where, record)
     if empty:
         raise UserError(f"{path}: no tree in it")
+
+
+def check_tree(where: str, record: Any) -> dict[str, Any]:
+    """The value of a line, as a record with a tree. Raises UserError."""
+    if not isinstance(record, dict) or not isinstance(record.get("react"), Mapping):
+        raise UserError(f'{where}: expected an object with a tree under "react"')
+    check_record(where, record)
+    return record
 
 
 def check_record(where: str, record: Mapping[str, Any]) -> None:
@@ -87,8 +92,9 @@ class TreeWriter:
         self._lines: list[tuple[int, int, int]] = []  # index of the question, where its line begins, its bytes
         self._size = 0
 
-    def open(self, *, resume: bool) -> None:
-        """Opens the file for appending. Raises UserError rather than mix or overwrite runs."""
+    def open(self, *, resume: bool, seen: Callable[[dict[str, Any]], None] = lambda record: None) -> None:
+        """Opens the file for appending; `seen` gets each record that is in it. Raises UserError rather than mix or
+        overwrite runs."""
         self._lines, self._size = [], 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,18 +109,18 @@ class TreeWriter:
         if self.path.stat().st_size:
             if not resume:
                 raise UserError(f"{self.path}: exists already; choose another --output, or let --resume continue it")
-            self._read_back()
+            self._read_back(seen)
 
-    def _read_back(self) -> None:
+    def _read_back(self, seen: Callable[[dict[str, Any]], None]) -> None:
         assert self._file is not None
         whole = True
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
-                if _torn(line):
+                if torn(line):
                     os.truncate(self.path, self._size)
                     return
                 whole = line.endswith(b"\n")
-                self._read_line(line if whole else line + b"\n", f"{self.path}:{number}")
+                seen(self._read_line(line if whole else line + b"\n", f"{self.path}:{number}"))
         if not whole:
             self._file.write(b"\n")
 
@@ -123,10 +129,10 @@ class TreeWriter:
         self._lines.append((index, self._size, size))
         self._size += size
 
-    def _read_line(self, line: bytes, where: str) -> None:
+    def _read_line(self, line: bytes, where: str) -> dict[str, Any]:
         try:
             with uninterrupted():
-                record = json.loads(line)
+                record: dict[str, Any] = json.loads(line)
             meta = record["meta"]
             index, fingerprint, seed, question = meta["index"], self.recorded(meta), meta["seed"], record["question"]
         except (ValueError, KeyError, TypeError):
@@ -137,32 +143,37 @@ class TreeWriter:
         self.seed = seed
         if "budget" in meta:
             self.budgets[index] = meta["budget"]
+        return record
 
     def append(self, index: int, record: Mapping[str, Any]) -> None:
-        """Writes a finished question; it is on disk (in the system's cache) on return."""
+        """Writes a finished question; it is on disk (in the system's cache) on return. Raises UserError where it cannot
+        be written, with the lines before it whole."""
+        self.append_line(index, str(record["question"]), encode_line(record))
+
+    def append_line(self, index: int, question: str, line: bytes) -> None:
+        """`append` for a record that was encoded elsewhere."""
         assert self._file is not None, "open() comes first"
-        line = encode_line(record)
         rest = memoryview(line)
-        while rest:
-            rest = rest[self._file.write(rest) or 0 :]
-        self._note(index, str(record["question"]), len(line))
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            with suppress(OSError):  # of what is no regular file
+                os.truncate(self.path, self._size)
+            raise UserError(
+                f"{unwritable(self.path, error)}; its {len(self.done)} finished questions are kept"
+            ) from None
+        self._note(index, question, len(line))
 
     def finish(self) -> None:
-        """Sorts the lines by question, through a temporary file in the same folder, and flushes them to the disk."""
+        """Sorts the lines by question, whole or not at all."""
         self.close()
         if self._lines == sorted(self._lines):
             return
-        with (
-            self.path.open("rb") as source,
-            tempfile.NamedTemporaryFile(dir=self.path.parent, prefix=self.path.name, delete=False) as target,
-        ):
+        with self.path.open("rb") as source, write_whole(self.path) as target:
             for _, start, length in sorted(self._lines):
                 source.seek(start)
                 target.write(source.read(length))
-            target.flush()
-            os.fsync(target.fileno())
-        os.chmod(target.name, self.path.stat().st_mode)
-        os.replace(target.name, self.path)
         self._lines.clear()  # they stand elsewhere now
 
     def close(self) -> None:
@@ -171,7 +182,7 @@ class TreeWriter:
             self._file = None
 
 
-def _torn(line: bytes) -> bool:
+def torn(line: bytes) -> bool:
     """Whether a line is what a killed run leaves of an object: without a line break, and no JSON. A last line that
     is whole, or begins in another way, is somebody else's."""
     if line.endswith(b"\n") or not line.startswith(b"{"):

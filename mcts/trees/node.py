@@ -26,6 +26,7 @@ FAILURES = {
 """Published failure message, which stands where an answer would → the reason in a word or two."""
 
 TOO_LONG = "prompt too long"  # the model's window has no room for another token
+REPLAY_DIFFERS = "replay differs"  # the Python state before the step is not the one that its path shows
 TRUNCATED = "truncated"  # the step was cut at `max_tokens` and cannot be read
 
 
@@ -75,6 +76,8 @@ class Node:
     """Why the node ended without an answer (a value of `FAILURES`, TOO_LONG, TRUNCATED), or what is wrong with it."""
     token_ids: tuple[int, ...] = ()
     """What the step adds to the prompt, observation and delimiter included."""
+    born: int = 0
+    """Which expansion made the node, counted from 1 over the simulations (and a descent after them); the root has 0."""
     duplicates: int = 0
     """Further samples of the same text that this node stands for (`remove_duplicate`)."""
     errors: int = 0

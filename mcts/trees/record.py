@@ -26,6 +26,8 @@ def _node_record(node: Node, searched: bool) -> dict[str, Any]:
     }
     if searched:
         record["q_value"], record["prior"], record["visit_count"] = node.q_value, node.prior, node.visit_count
+        if node.born:
+            record["born"] = node.born
     record["token_ids"], record["terminal"] = list(node.token_ids), node.terminal
     reason = "" if node.reason == FAILURES.get(node.final_answer) else node.reason  # the message says it
     for key, value in ("logprob", node.logprob), ("reward", node.reward), ("finish", node.finish), ("reason", reason):
@@ -91,6 +93,7 @@ def _read_node(tag: str, record: Any) -> Node:
             reason=read_text(record, "reason") or FAILURES.get(answer, ""),
             token_ids=tuple(token_ids),
             duplicates=int(read_number(record, "duplicates", 0)),
+            born=int(read_number(record, "born", 0)),
         )
     except TreeError as error:
         raise TreeError(f"node {tag}: {error}") from None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mcts.errors import UserError
 from mcts.model import Context, Finish, Sample
 from models.engines.text import Tokenizer
 
@@ -45,14 +47,21 @@ class Draft:
     limit: int
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
+
+    def extend_by(self, token: int, logprob: float) -> None:
+        """Adds a drawn token that ends nothing."""
+        self.token_ids.append(token)
+        self.logprobs.append(logprob)
+        self.logprob += logprob
 
     def add(self, token: int, logprob: float) -> Sample | None:
         """Adds a drawn token; the sample, if that ends it."""
         tokenizer = self.drafts.tokenizer
-        self.logprob += logprob
         if token in self.drafts.eos:
+            self.logprob += logprob
             return self.finished("eos")
-        self.token_ids.append(token)
+        self.extend_by(token, logprob)
         if self.drafts.may_stop(self.stop, token):
             raw = tokenizer.decode(self.token_ids)
             found = [(raw.find(one), one) for one in self.stop if one in raw]
@@ -73,6 +82,9 @@ class Draft:
         return self._sample(finish, self.drafts.tokenizer.decode(self.token_ids), "", "")
 
     def _sample(self, finish: Finish, text: str, stop: str, overflow: str) -> Sample:
+        if not math.isfinite(self.logprob):
+            raise UserError(f"the model gives {self.logprob} as a log-probability: its weights or activations overflow")
         ids = tuple(self.token_ids)
         ends = self.drafts.tokenizer.ends(ids, text + stop + overflow)
-        return Sample(ids, text, self.logprob, finish, stop, overflow, ends, Context(self.context, ids))
+        context, each = Context(self.context, ids), tuple(self.logprobs)
+        return Sample(ids, text, self.logprob, finish, stop, overflow, ends, context, each)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -18,11 +19,15 @@ class Background:
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Awaits `work`, which runs there; cancelling the waiting cancels the work."""
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        """Starts `work` there; cancelling the future cancels the work."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Runs `work` there and blocks until it is done."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self.submit(work).result()
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

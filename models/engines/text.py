@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mcts.errors import UserError
+from mcts.model import Conversation
 
 
 class Tokenizer:
@@ -15,6 +18,9 @@ class Tokenizer:
 
     Some tokenizers treat the first characters of a text specially (a space is added in front). Text that continues
     a prompt is therefore encoded and decoded behind an anchor, which is then taken off again.
+
+    The name of a control token in a text (`<|im_end|>` in a question or in what a program printed) is text: only a
+    sampled token, and what the tokenizer puts in front of a prompt, is a control token.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -25,6 +31,11 @@ class Tokenizer:
         self._pieces: dict[int, str] = {}
 
     @property
+    def wrapped(self) -> Any:
+        """The tokenizer inside."""
+        return self._tokenizer
+
+    @property
     def size(self) -> int:
         """The largest token id + 1."""
         vocabulary = getattr(self._tokenizer, "get_vocab", None)
@@ -32,8 +43,9 @@ class Tokenizer:
 
     def _ids(self, text: str, special: bool = False) -> list[int]:
         if self._backend is not None:
+            self._backend.encode_special_tokens = True  # "as text"; other callers of the tokenizer may have reset it
             return list(self._backend.encode(text, add_special_tokens=special).ids)
-        return list(self._tokenizer(text, add_special_tokens=special)["input_ids"])
+        return list(self._tokenizer(text, add_special_tokens=special, split_special_tokens=True)["input_ids"])
 
     def _text(self, ids: Sequence[int]) -> str:
         if self._backend is not None:
@@ -47,6 +59,12 @@ class Tokenizer:
         """The ids of a prompt's beginning, with the tokenizer's own special tokens (such as BOS)."""
         return tuple(self._ids(_encodable(text), special=True))
 
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        """The ids of a conversation, by its chat template. Raises UserError."""
+        from models.engines.chat_template import encode_chat
+
+        return encode_chat(self, chat)
+
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a text that continues a prompt."""
         text = _encodable(text)
@@ -56,6 +74,33 @@ class Tokenizer:
         anchored = self._ids(self._anchor_text + text)
         kept = anchored[len(self._anchor) :]
         return tuple(kept if anchored[: len(self._anchor)] == self._anchor and self.decode(kept) == text else ids)
+
+    def encode_controls(self, text: str, *, first: bool) -> list[int]:
+        """The ids of a laid out text, in which the names of control tokens count. first: it begins the prompt."""
+        if not first:
+            ids = self._controlled(self._anchor_text + text)
+            if ids[: len(self._anchor)] == self._anchor:
+                return ids[len(self._anchor) :]
+        return self._controlled(text)
+
+    def _controlled(self, text: str) -> list[int]:
+        if self._reader is not None:
+            return list(self._reader.encode(text, add_special_tokens=False).ids)
+        return list(self._tokenizer(text, add_special_tokens=False, split_special_tokens=False)["input_ids"])
+
+    @cached_property
+    def _reader(self) -> Any:
+        """A second fast tokenizer, so that the two ways to encode do not share a switch."""
+        reader = copy.deepcopy(self._backend)
+        if reader is not None:
+            reader.encode_special_tokens = False
+        return reader
+
+    def disarmed(self, text: str) -> str:
+        """The text for a server that tokenizes it itself: no name of a control token in it stands in one piece."""
+        for name in getattr(self._tokenizer, "all_special_tokens", ()):
+            text = text.replace(name, f"{name[:1]}\u200b{name[1:]}")
+        return text
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids that continue a prompt."""

@@ -7,7 +7,6 @@ named `v_head.summary.weight` [1, hidden] and `v_head.summary.bias` [1].
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mcts.errors import UserError
+from mcts.jsonl import write_text_whole
+from models.engines.finite import not_finite
 
 SAFETENSORS_NAME = "value_head.safetensors"
 PUBLISHED_NAME = "value_head.pth"
@@ -61,6 +62,8 @@ def load_value_head(model_dir: str | Path) -> ValueHead:
     missing = [key for key in (_WEIGHT, _BIAS) if key not in tensors]
     if missing or tensors[_WEIGHT].ndim != 2 or tensors[_WEIGHT].shape[0] != 1 or tensors[_BIAS].shape != (1,):
         raise UserError(f"{path}: expected {_WEIGHT} [1, hidden] and {_BIAS} [1], found {sorted(tensors)}")
+    if (broken := not_finite(tensors.items())) is not None:
+        raise UserError(f"{path}: {broken} is not finite; the training that wrote it diverged")
     head = ValueHead(tensors[_WEIGHT].shape[1]).to(tensors[_WEIGHT].dtype)
     head.load_state_dict({"summary.weight": tensors[_WEIGHT], "summary.bias": tensors[_BIAS]})
     return head.eval()
@@ -77,7 +80,5 @@ def save_value_head(head: ValueHead, model_dir: str | Path) -> Path:
         raise UserError(f"{config_path}: not a model's configuration: {error}") from None
     tensors = {_WEIGHT: head.summary.weight, _BIAS: head.summary.bias}
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-    unfinished = config_path.with_name(f"{config_path.name}.unfinished")
-    unfinished.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, config_path)  # a killed command leaves the folder a model
+    write_text_whole(config_path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return path

@@ -21,6 +21,8 @@ from math import gcd
 from pathlib import Path
 from typing import Literal
 
+from mcts.jsonl import write_text_whole
+
 Split = Literal["train", "dev", "test"]
 SPLITS: dict[Split, range] = {"train": range(8), "dev": range(8, 9), "test": range(9, 10)}  # tenths of the hash
 SEEDS: dict[Split, int] = {"train": 1, "dev": 2, "test": 3}  # of the shipped sets
@@ -245,7 +247,7 @@ def generate(seed: int, n: int, split: Split = "test") -> list[Problem]:
 def write(problems: Iterable[Problem], path: Path) -> None:
     """One JSON object a line: `question`, `answer` (a string) and `family`."""
     rows = ({"question": p.question, "answer": str(p.answer), "family": p.family} for p in problems)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_text_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def main(arguments: list[str] | None = None) -> None:

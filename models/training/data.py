@@ -7,6 +7,7 @@ count depth, so a token's hidden state is what it would be in its own path; what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -81,14 +82,62 @@ def _pair(where: str, line: dict[str, Any]) -> Pair:
         prefix, side = line["prefix"], line[name]
         ids, mask = prefix + side["token_ids"], [0] * len(prefix) + side["loss_mask"]
         sides.append(_sequence(where, ids, mask, [(len(ids) - 1, side["q_value"])], True))
-    return Pair(*sides)
+    chosen, rejected = sides
+    return Pair(chosen, rejected)
 
 
-def read_examples(path: Path, vocabulary: int, max_tokens: int) -> Iterator[tuple[str, Unit]]:
-    """(group, unit of one example) of each line that fits; longer examples are left out. Raises UserError."""
+@dataclass
+class Kept:
+    """Which example lines are used, of those that were read. kinds: that are used at all; too_long: sequences of more
+    than `max_tokens`; lengths: of each line of such a kind the tokens of its longest sequence."""
+
+    max_tokens: int
+    kinds: frozenset[str] = frozenset({"path", "pair"})
+    other_kinds: int = 0
+    lengths: list[int] = field(default_factory=list)
+
+    def takes(self, kind: str, unit: Unit) -> bool:
+        if kind not in self.kinds:
+            self.other_kinds += 1
+            return False
+        self.lengths.append(max(len(one.token_ids) for one in unit.all_sequences()))
+        return self.lengths[-1] <= self.max_tokens
+
+    @property
+    def too_long(self) -> int:
+        return sum(length > self.max_tokens for length in self.lengths)
+
+    def counts(self) -> dict[str, int]:
+        """What is written into the metrics."""
+        lines = len(self.lengths)
+        return {"used": lines - self.too_long, "too_long": self.too_long, "of_other_kinds": self.other_kinds}
+
+    def check(self, name: str, share: float) -> list[str]:
+        """What is to be said of the files of the key `name`. Raises UserError where nothing is left, or more than
+        `share` of the lines is too long."""
+        lines = len(self.lengths)
+        if not lines:
+            wanted = " or ".join(sorted(self.kinds))
+            raise UserError(f"{name}: no example of kind {wanted} in it ({self.other_kinds} of other kinds)")
+        long = f"{name}: {self.too_long} of {lines} examples are longer than max_tokens {self.max_tokens}"
+        if self.too_long == lines or self.too_long > share * lines:
+            longest = sorted(self.lengths)
+            raise UserError(
+                f"{long}; at most max_too_long ({share:g}) of them may be: "
+                f"max_tokens {longest[math.ceil(0.95 * lines) - 1]} keeps 95 % of them, {longest[-1]} all"
+            )
+        said = [f"{long} and left out"] if self.too_long else []
+        if self.other_kinds:
+            said.append(f"{name}: {self.other_kinds} lines are of a kind that this objective does not use and left out")
+        return said
+
+
+def read_examples(path: Path, vocabulary: int, kept: Kept) -> Iterator[tuple[str, Unit]]:
+    """(group, unit of one example) of each line that is used. Raises UserError."""
     for where, line in read_objects(path):
         try:
-            if line["kind"] == "pair":
+            kind = line["kind"]
+            if kind == "pair":
                 unit = Unit(pairs=(_pair(where, line),))
             else:
                 learn = line.get("correct") is not False
@@ -98,16 +147,13 @@ def read_examples(path: Path, vocabulary: int, max_tokens: int) -> Iterator[tupl
             raise UserError(f"{where}: not an example line ({type(error).__name__}: {error})") from None
         if any(int(one.token_ids.max()) >= vocabulary or one.token_ids.min() < 0 for one in unit.all_sequences()):
             raise UserError(f"{where}: a token id is outside the model's vocabulary of {vocabulary}")
-        if all(len(one.token_ids) <= max_tokens for one in unit.all_sequences()):
+        if kept.takes(kind, unit):
             yield str(line.get("group", where)), unit
 
 
-def read_units(paths: Iterable[Path], vocabulary: int, max_tokens: int, by_group: bool) -> list[Unit]:
-    """The units of some files, one for each line, or for each group of lines. Raises UserError when there is none."""
-    paths = list(paths)
-    found = [item for path in paths for item in read_examples(path, vocabulary, max_tokens)]
-    if not found:
-        raise UserError(f"{', '.join(map(str, paths))}: no example of at most {max_tokens} tokens in it")
+def read_units(paths: Iterable[Path], vocabulary: int, kept: Kept, by_group: bool) -> list[Unit]:
+    """The units of some files, one for each used line, or for each group of lines. Raises UserError for bad lines."""
+    found = [item for path in paths for item in read_examples(path, vocabulary, kept)]
     if not by_group:
         return [unit for _, unit in found]
     groups: dict[str, list[Unit]] = {}
@@ -177,6 +223,16 @@ class Tree:
             at = known
             nodes.append(at)
         return nodes
+
+    def missing(self, token_ids: Sequence[int]) -> int:
+        """How many nodes an `insert` would add."""
+        at = -1
+        for depth, token in enumerate(token_ids):
+            known = self.children.get((at, token))
+            if known is None:
+                return len(token_ids) - depth
+            at = known
+        return 0
 
     def ancestors(self, length: int) -> np.ndarray:
         """[length, length] bool: row i may attend to column j. Padding attends to itself."""
@@ -269,15 +325,22 @@ def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
     value = [(row * length + at, target, weight) for (row, at, target), weight in layout.value.items()]
     scored = [(row * length + at, token, side) for row, at, token, side in layout.scored]
     ends = [[row * length + at for row, at in pair] for pair in layout.ends]
-    return Batch(
-        blank.token_ids,
-        blank.positions,
-        blank.mask,
-        *_columns(policy, 3, (whole, whole, real)),
-        *_columns(value, 3, (whole, real, real)),
-        *_columns(scored, 3, (whole, whole, whole)),
-        torch.tensor(ends, dtype=whole).view(-1, 2),
-        torch.tensor(layout.reference, dtype=real).view(-1, 2),
+    policy_at, policy_token, policy_weight = _columns(policy, 3, (whole, whole, real))
+    value_at, value_target, value_weight = _columns(value, 3, (whole, real, real))
+    pair_at, pair_token, pair_side = _columns(scored, 3, (whole, whole, whole))
+    return replace(
+        blank,
+        policy_at=policy_at,
+        policy_token=policy_token,
+        policy_weight=policy_weight,
+        value_at=value_at,
+        value_target=value_target,
+        value_weight=value_weight,
+        pair_at=pair_at,
+        pair_token=pair_token,
+        pair_side=pair_side,
+        pair_end=torch.tensor(ends, dtype=whole).view(-1, 2),
+        reference=torch.tensor(layout.reference, dtype=real).view(-1, 2),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +22,10 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.errors import UserError
-from mcts.jsonl import read_objects
+from mcts.jsonl import encode_line, read_objects, write_text_whole, write_whole
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
+from mcts.model import Conversation
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
 from models.engines.config import RunConfig
@@ -64,8 +65,14 @@ class Speller(Protocol):
     """What is needed of a tokenizer: ids of texts, and where in a text each id ends."""
 
     def encode_start(self, text: str) -> tuple[int, ...]: ...
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]: ...
     def encode(self, text: str) -> tuple[int, ...]: ...
     def ends(self, ids: Sequence[int], text: str) -> tuple[int, ...]: ...
+
+
+def encode_prompt(speller: Speller, prompt: str | Conversation) -> tuple[int, ...]:
+    """The ids of what stands before the first step."""
+    return speller.encode_start(prompt) if isinstance(prompt, str) else speller.encode_chat(prompt)
 
 
 @dataclass
@@ -197,7 +204,7 @@ class Writer:
 
     def root_ids(self, root: Node, question: str) -> tuple[int, ...]:
         kept = () if self.rewrite else root.token_ids
-        return kept or self.speller.encode_start(self.markup.prompt(question))
+        return kept or encode_prompt(self.speller, self.markup.prompt(question))
 
     def step(self, node: Node) -> tuple[tuple[int, ...], list[int]]:
         """The ids that a step adds, and for each one whether the model wrote it."""
@@ -255,9 +262,11 @@ class Writer:
 
 @dataclass
 class Card:
-    """Counts of what was read and written; becomes the data card beside the examples."""
+    """Counts of what was read and written; becomes the data card beside the examples. lengths: tokens of each example,
+    of a pair those of its longer side."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    lengths: list[int] = field(default_factory=list)
     without_correct: list[str] = field(default_factory=list)
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -267,6 +276,16 @@ class Card:
             self.counts["tokens"] += len(line["token_ids"])
             self.counts["tokens learned"] += sum(line["loss_mask"]) if line["correct"] else 0
             self.counts["value targets"] += len(line["targets"])
+            self.lengths.append(len(line["token_ids"]))
+        else:
+            sides = (line[name]["token_ids"] for name in ("chosen", "rejected"))
+            self.lengths.append(len(line["prefix"]) + max(map(len, sides)))
+
+    def length_shares(self) -> dict[str, int]:
+        """How many tokens half, 95 % and all of the examples have at most: what `max_tokens` of a training keeps."""
+        ordered = sorted(self.lengths)
+        at = {"50 %": 0.5, "95 %": 0.95, "100 %": 1.0}
+        return {name: ordered[math.ceil(share * len(ordered)) - 1] for name, share in at.items() if ordered}
 
 
 @dataclass
@@ -356,10 +375,9 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
 
     Raises UserError: bad lines with file and line; a file in which no question has a correct path.
     """
-    unfinished = output.with_name(f"{output.name}.unfinished")
     output.parent.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Any]] = {}
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with write_whole(output) as lines:
         for path in trees:
             extraction.card = Card()
             grades = read_grades(path)
@@ -368,12 +386,11 @@ def write_examples(trees: Sequence[Path], extraction: Extraction, output: Path) 
                 if verdicts is None:
                     raise _stale(grades_path(path), path)
                 for line in extraction.examples(where, record, verdicts):
-                    lines.write(json.dumps(line) + "\n")
+                    lines.write(encode_line(line))
             files[str(path)] = _file_card(path, extraction.card)
-    total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
-    card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
-    output.with_suffix(".card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    os.replace(unfinished, output)
+        total = sum((Counter(card["counts"]) for card in files.values()), Counter[str]())
+        card = {"schema": "arbor-examples/1", "rules": extraction.rules.model_dump(), "counts": total, "files": files}
+        write_text_whole(output.with_suffix(".card.json"), json.dumps(card, indent=1) + "\n")
     return card
 
 
@@ -383,4 +400,5 @@ def _file_card(path: Path, card: Card) -> dict[str, Any]:
             f"{path}: no correct path in any of its {card.counts['questions']} trees (the first: "
             f"{card.without_correct[0]}); search with more iterations or samples, or easier questions"
         )
-    return {"counts": card.counts, "without a correct path": card.without_correct[:20]}
+    lengths = {"tokens of an example at most": card.length_shares()}
+    return {"counts": card.counts, **lengths, "without a correct path": card.without_correct[:20]}

@@ -6,7 +6,6 @@ What the environment wrote (tool output) is not learned, unless it is asked for:
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mcts.errors import UserError
-from mcts.jsonl import read_objects
+from mcts.jsonl import encode_line, read_objects, write_whole
 from mcts.markup import Markup
-from models.training.examples import Speller
+from mcts.model import Conversation
+from models.training.examples import Speller, encode_prompt
 
 EOS = "\0"  # stands for the end-of-sequence token in a piece's text
 Author = Literal["given", "model", "tool"]
-Piece = tuple[str, Author]
-"""(text, who wrote it)."""
+Piece = tuple[str | Conversation, Author]
+"""(text, who wrote it). A conversation stands first."""
 
 _OUTPUT = re.compile(r"(?<=```output)(\n.*?\n```(?:\n|\Z))", re.DOTALL)
 _ROLES = ("system", "user", "assistant")
@@ -83,8 +83,10 @@ class Spelling:
         mask: list[int] = []
         learned = ("model", "tool") if self.learn_outputs else ("model",)
         for text, author in self.pieces(row):
-            encode = self.speller.encode if ids else self.speller.encode_start
-            own = (self.eos,) if text == EOS else encode(text)
+            if text == EOS:
+                own: tuple[int, ...] = (self.eos,)
+            else:
+                own = self.speller.encode(str(text)) if ids else encode_prompt(self.speller, text)
             ids += own
             mask += [int(author in learned)] * len(own)
         return {"kind": "path", "correct": True, "token_ids": ids, "loss_mask": mask, "targets": []}
@@ -102,9 +104,8 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def write_examples(paths: Iterable[Path], spelling: Spelling, output: Path) -> Counter[str]:
     """Writes the examples of some files, in order, and returns counts. Raises UserError with file and line."""
     counts = Counter[str]()
-    unfinished = output.with_name(f"{output.name}.unfinished")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished.open("w", encoding="utf-8") as lines:
+    with write_whole(output) as lines:
         for where, row in (item for path in paths for item in read_rows(path)):
             try:
                 line = spelling.example(row)
@@ -112,9 +113,8 @@ def write_examples(paths: Iterable[Path], spelling: Spelling, output: Path) -> C
                 raise UserError(
                     f"{where}: expected messages, question with steps, or prompt with completion ({error!r})"
                 ) from None
-            lines.write(json.dumps({**line, "group": where}) + "\n")
+            lines.write(encode_line({**line, "group": where}))
             counts["examples"] += 1
             counts["tokens"] += len(line["token_ids"])
             counts["tokens learned"] += sum(line["loss_mask"])
-    unfinished.rename(output)
     return counts

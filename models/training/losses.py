@@ -9,13 +9,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from mcts.errors import UserError
+from mcts.registry import Registry
 from models.engines.value_head import ValueHead
 from models.training.data import Batch, Totals
 
@@ -23,8 +27,38 @@ TERMS = ("policy", "value", "preference", "ranking")
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the network says of what a batch asks for.
+
+    logprobs, policy_weight: [n], of the learned tokens of paths and how often each is learned; values, value_target,
+    value_weight: [m]; steps, reference: [p, 2], log-probabilities of (chosen, rejected) steps under the policy and its
+    reference; ends: [p, 2], the values at the ends of the two steps.
+    """
+
+    logprobs: Tensor
+    policy_weight: Tensor
+    values: Tensor
+    value_target: Tensor
+    value_weight: Tensor
+    steps: Tensor
+    reference: Tensor
+    ends: Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term beside the four of this file. sum: its sum over what a batch asks for, a scalar; count: what the sum over
+    the whole update is divided by."""
+
+    name: str
+    weight: float
+    sum: Callable[[Asked], Tensor]
+    count: Callable[[Totals], float]
+
+
+@dataclass(frozen=True)
 class Weights:
-    """What each term counts. beta: sharpness of the preference; margin: of the ranking."""
+    """What each term counts. beta: sharpness of the preference; margin: of the ranking; more: further terms."""
 
     policy: float = 1.0
     value: float = 0.1
@@ -32,10 +66,53 @@ class Weights:
     ranking: float = 0.0
     beta: float = 0.1
     margin: float = 0.5
+    more: tuple[Term, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (*TERMS, *(term.name for term in self.more))
 
     def combine(self, terms: Tensor) -> Tensor:
-        """The loss from its four terms [4]."""
-        return terms @ terms.new_tensor([self.policy, self.value, self.preference, self.ranking])
+        """The loss from its terms [k], in the order of `names`."""
+        own = [self.policy, self.value, self.preference, self.ranking]
+        return terms @ terms.new_tensor([*own, *(term.weight for term in self.more)])
+
+    def means(self, sums: Tensor, totals: Totals) -> Tensor:
+        """The terms [k] as means over what `totals` counts; 0 where there is nothing."""
+        counts = [totals.policy, totals.value, totals.pairs, totals.pairs, *(one.count(totals) for one in self.more)]
+        return sums / sums.new_tensor([max(1.0, count) for count in counts])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training learns from examples.
+
+    weights: of the terms, unless the keys of a training say otherwise. kinds: of the example lines that it uses, `path`
+    and `pair`; lines of another kind are left out. examples: rules that its examples need (see ExampleRules).
+    reference: its own terms need the log-probabilities of pairs under the model that training starts from (the term
+        `preference` always gets them).
+    """
+
+    weights: Weights
+    kinds: frozenset[str] = frozenset({"path"})
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    reference: bool = False
+
+
+OBJECTIVES: Registry[Objective] = Registry("objective", "arbor.objectives", {})
+"""`objective` of a training and `method` of a round → what is learned."""
+
+
+def register_objective(name: str) -> Callable[[Objective], Objective]:
+    """Adds an objective: `MINE = register_objective("mine")(Objective(...))`. An entry point of the group
+    `arbor.objectives` that names MINE makes it known wherever its package is installed."""
+    return OBJECTIVES.register(name)
+
+
+register_objective("sft")(Objective(Weights(value=0.0)))
+register_objective("alphamath")(Objective(Weights()))
+register_objective("ovm")(Objective(Weights(), examples={"targets": "outcome"}))
+register_objective("svpo")(Objective(Weights(preference=1.0, ranking=0.1), frozenset({"path", "pair"}), {"pairs": 8}))
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -79,9 +156,11 @@ class PolicyValue(nn.Module):
         self.head = head
 
     @property
-    def causal(self) -> nn.Module:
+    def causal(self) -> PreTrainedModel:
         """The language model itself, adapters inside its layers."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        model: Any = self.model
+        inner: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
+        return inner
 
     @property
     def _no_split_modules(self) -> list[str]:
@@ -99,41 +178,44 @@ class PolicyValue(nn.Module):
         output = causal.base_model(
             input_ids=batch.token_ids, position_ids=batch.positions, attention_mask=mask, use_cache=False
         )
-        return output.last_hidden_state.flatten(0, 1)
+        states: Tensor = output.last_hidden_state
+        return states.flatten(0, 1)
 
     def values(self, hidden: Tensor) -> Tensor:
         """[n, hidden] → [n] in (-1, 1), in the head's own precision even under autocast."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden)
+            values: Tensor = self.head(hidden)
+            return values
 
     def forward(self, batch: Batch, weights: Weights) -> tuple[Tensor, Tensor]:
-        """The four terms, summed [4], and the log-probabilities of the steps of each pair [p, 2].
+        """The terms, summed [k], in the order of `weights.names`, and the log-probabilities of the steps of each pair
+        [p, 2].
 
         One token of weight 0 takes part in every term, so that every parameter has a gradient in every batch.
         """
         hidden = self.hidden(batch)  # [B · T, hidden]
         first = batch.policy_at.new_zeros(1)
-        asked = torch.cat([batch.policy_at, batch.pair_at, first])
+        at = torch.cat([batch.policy_at, batch.pair_at, first])
         tokens = torch.cat([batch.policy_token, batch.pair_token, first])
-        logprobs = token_logprobs(self.causal.get_output_embeddings()(hidden[asked]), tokens)
+        logprobs = token_logprobs(self.causal.get_output_embeddings()(hidden[at]), tokens)
         learned, pairs = len(batch.policy_at), len(batch.pair_end)
         steps = logprobs.new_zeros(2 * pairs).index_add(0, batch.pair_side, logprobs[learned:-1]).view(pairs, 2)
         values = self.values(hidden[torch.cat([batch.value_at, batch.pair_end.flatten(), first])])
         nothing = 0.0 * (logprobs[-1] + values[-1])
-        ends = values[len(batch.value_at) : -1].view(pairs, 2)
+        judged = len(batch.value_at)
+        ends = values[judged:-1].view(pairs, 2)
+        asked = Asked(
+            logprobs[:learned], batch.policy_weight, values[:judged], batch.value_target, batch.value_weight, steps,
+            batch.reference, ends,
+        )  # fmt: skip
         terms = [
-            policy_sum(logprobs[:learned], batch.policy_weight) + nothing,
-            value_sum(values[: len(batch.value_at)], batch.value_target, batch.value_weight),
-            preference_sum(steps, batch.reference, weights.beta),
-            ranking_sum(ends, weights.margin),
+            policy_sum(asked.logprobs, asked.policy_weight) + nothing,
+            value_sum(asked.values, asked.value_target, asked.value_weight),
+            preference_sum(asked.steps, asked.reference, weights.beta),
+            ranking_sum(asked.ends, weights.margin),
+            *(term.sum(asked) for term in weights.more),
         ]
         return torch.stack(terms), steps.detach()
-
-
-def means(sums: Tensor, totals: Totals) -> Tensor:
-    """The four terms [4] as means over what `totals` counts; 0 where there is nothing."""
-    counts = (totals.policy, totals.value, totals.pairs, totals.pairs)
-    return sums / sums.new_tensor([max(1.0, count) for count in counts])
 
 
 def check_tree_attention(config: object, longest: int) -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from mcts.errors import UserError
-from models.training.losses import Weights
+from mcts.config import known
+from models.engines.folder import check_model_dir, content_hash
+from models.training.losses import OBJECTIVES, Weights
+from models.training.stages import digest
 
-Objective = Literal["sft", "alphamath", "svpo"]
-PRESETS: dict[str, Weights] = {
-    "sft": Weights(value=0.0),
-    "alphamath": Weights(),
-    "svpo": Weights(preference=1.0, ranking=0.1),
-}
-"""With outcomes as targets (`targets: outcome` of the examples), `alphamath` is OVM."""
+EXAMPLE_FILES = ("examples", "replay", "eval_examples")
+NEUTRAL = {"output", "log_every", "eval_every", "save_every", "tensorboard", "shard_size", "device", "keep_state"}
 
 
 class Lora(BaseModel):
@@ -44,7 +39,7 @@ class TrainSettings(BaseModel):
     replay: list[str] = []
     replay_share: float = Field(0.5, ge=0, lt=1)
     eval_examples: list[str] = []
-    objective: Objective = "alphamath"
+    objective: str = "alphamath"
     policy_weight: float | None = None
     value_weight: float | None = None
     preference_weight: float | None = None
@@ -58,6 +53,7 @@ class TrainSettings(BaseModel):
     draw: Literal["example", "question"] = "example"
     tree_attention: Literal["auto", "always", "never"] = "auto"
     max_tokens: int = Field(1024, ge=2)
+    max_too_long: float = Field(0.5, ge=0, le=1)
     optimizer: Literal["adamw", "muon+adamw"] = "adamw"
     learning_rate: float = Field(4e-5, gt=0)
     muon_learning_rate: float = Field(0.02, gt=0)
@@ -76,22 +72,31 @@ class TrainSettings(BaseModel):
     eval_every: int = Field(200, ge=1)
     save_every: int = Field(200, ge=1)
     shard_size: str = Field("5GB", pattern=r"^[1-9]\d*(KB|MB|GB|TB)$")
+    save_dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    keep: Literal["last", "best"] = "last"
+    keep_state: bool = False
     tensorboard: bool = True
 
-    @field_validator("epochs", "learning_rate", mode="before")
+    @field_validator("objective")
     @classmethod
-    def _numbers(cls, value: Any) -> Any:
-        """YAML reads 4e-5 as a text."""
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            return value
+    def _objective_is_known(cls, value: str) -> str:
+        return known(OBJECTIVES, value)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of example lines that count: those of the objective, and pairs where the keys weigh them."""
+        weighed = self.weights.preference > 0 or self.weights.ranking > 0
+        return OBJECTIVES[self.objective].kinds | ({"pair"} if weighed else set())
+
+    @property
+    def needs_reference(self) -> bool:
+        return OBJECTIVES[self.objective].reference or self.weights.preference > 0
 
     @property
     def weights(self) -> Weights:
         """The weights of the objective, with what the keys say instead."""
-        preset = PRESETS[self.objective]
-        own = {
+        preset = OBJECTIVES[self.objective].weights
+        own: dict[str, Any] = {
             "policy": self.policy_weight,
             "value": self.value_weight,
             "preference": self.preference_weight,
@@ -99,18 +104,30 @@ class TrainSettings(BaseModel):
             "beta": self.beta,
             "margin": self.margin,
         }
-        return Weights(**{name: getattr(preset, name) if value is None else value for name, value in own.items()})
+        return replace(preset, **{name: value for name, value in own.items() if value is not None})
 
-    def fingerprint(self) -> str:
-        """A hash of the keys and the example files that shape the weights."""
-        neutral = {"output", "log_every", "eval_every", "save_every", "tensorboard", "eval_examples", "shard_size"}
-        digest = hashlib.sha256(json.dumps(self.model_dump(exclude=neutral), sort_keys=True).encode())
-        for path in (*self.examples, *self.replay):
-            try:
-                digest.update(Path(path).read_bytes())
-            except OSError as error:
-                raise UserError(f"{path}: examples cannot be read: {error.strerror}") from None
-        return digest.hexdigest()[:16]
+    @model_validator(mode="after")
+    def _best_of_something(self) -> TrainSettings:
+        if self.keep == "best" and not self.eval_examples:
+            raise ValueError("keep: best needs eval_examples, whose loss says what is best")
+        return self
+
+    def inputs(self, *, length: bool = True) -> dict[str, str]:
+        """What shapes the weights, name → hash: the keys that are not at their defaults (without `length` not those
+        that say how long it takes), the content of the model that training starts from, and of the examples. Raises
+        UserError for what cannot be read."""
+        judged = {"eval_examples"} if self.keep == "best" else set()
+        neutral = NEUTRAL - ({"eval_every"} if judged else set()) | (set() if length else {"epochs", "updates"})
+        keys = self.model_dump(exclude=neutral | {"model_dir", *EXAMPLE_FILES}, exclude_defaults=True)
+        files = {
+            name: digest([content_hash(path) for path in getattr(self, name)])
+            for name in ("examples", "replay", *judged)
+        }
+        return {"keys": digest(keys), "model": content_hash(check_model_dir(self.model_dir)), **files}
+
+    def fingerprint(self, *, length: bool = True) -> str:
+        """A hash of what shapes the weights. Raises UserError for what cannot be read."""
+        return digest({"version": 2, **self.inputs(length=length)})
 
 
 def rate_factor(update: int, updates: int, settings: TrainSettings) -> float:

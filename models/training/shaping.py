@@ -10,15 +10,21 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcts.config import Config
+from mcts.errors import UserError
 from mcts.markup import Markup
 from mcts.model import Context, Expansion, LanguageModel, Sampling
 from mcts.question import Question
+from mcts.search.budget import SharedBudget
 from mcts.search.driver import Solver
 from mcts.search.expansion import Expander, Grader
 from mcts.search.search import Search
-from mcts.trees.file import read_roots
+from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
 
 _TOOL_ERROR = re.compile(r"\w*Error\b|Exception\b|SystemExit|Timeout")
@@ -117,35 +123,48 @@ class Teacher:
         return Node(extra_info=leaf.extra_info)
 
 
-@dataclass
-class Shaper:
+class Limits(BaseModel):
     """keep: valid samples a question; keep_corrected: corrected ones; wrong: wrong samples that the teacher is shown;
     enough: a question with so many valid samples of its own needs no teacher; prefixes: beginnings of a wrong sample
     that are continued, evenly spread (0: all)."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    keep: int = Field(4, ge=0)
+    keep_corrected: int = Field(4, ge=0)
+    wrong: int = Field(4, ge=0)
+    enough: int = Field(4, ge=0)
+    prefixes: int = Field(0, ge=0)
+
+    def limits(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in Limits.model_fields}
+
+
+@dataclass
+class Shaper:
+    """Turns the samples of a question into solutions to learn from."""
+
     teacher: Teacher
     grader: Grader
-    keep: int = 4
-    keep_corrected: int = 4
-    wrong: int = 4
-    enough: int = 4
-    prefixes: int = 0
+    limits: Limits = field(default_factory=Limits)
 
     async def shape(self, question: Question, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The solutions to learn from: `steps`, and `source` (sampled or corrected); texts are distinct."""
         leaves = {tuple(node.text for node in leaf.path()): leaf for leaf in solutions(question.where, record)}
         valid = {steps: leaf for steps, leaf in leaves.items() if await self._valid(question, steps, leaf)}
-        found = [{"source": "sampled", "steps": list(steps)} for steps in list(valid)[: self.keep]]
-        wrong = [leaf for steps, leaf in leaves.items() if steps not in valid] if len(valid) < self.enough else []
+        found = [{"source": "sampled", "steps": list(steps)} for steps in list(valid)[: self.limits.keep]]
+        wrong = (
+            [leaf for steps, leaf in leaves.items() if steps not in valid] if len(valid) < self.limits.enough else []
+        )
         corrected: dict[tuple[str, ...], None] = {}
-        for number, leaf in enumerate(wrong[: self.wrong]):
+        for number, leaf in enumerate(wrong[: self.limits.wrong]):
             for steps in await self._corrections(question, leaf, number):
                 if steps not in leaves:
                     corrected[steps] = None
-            if len(corrected) >= self.keep_corrected:
+            if len(corrected) >= self.limits.keep_corrected:
                 break
         return found + [
-            {"source": "corrected", "steps": list(steps)} for steps in list(corrected)[: self.keep_corrected]
+            {"source": "corrected", "steps": list(steps)} for steps in list(corrected)[: self.limits.keep_corrected]
         ]
 
     async def _valid(self, question: Question, steps: Sequence[str], leaf: Node) -> bool:
@@ -157,7 +176,7 @@ class Shaper:
         """What the teacher makes right of a wrong solution, from its longest beginning to its shortest."""
         steps = [node.text for node in leaf.path()]
         every = list(line_prefixes(self.teacher.solver.markup, steps))[::-1]
-        count = min(self.prefixes or len(every), len(every))
+        count = min(self.limits.prefixes or len(every), len(every))
         prefixes = [every[at * len(every) // count] for at in range(count)]
         key = (self.teacher.solver.seed, question.index, "teacher", number)
         ends = await asyncio.gather(
@@ -168,3 +187,35 @@ class Shaper:
         )
         paths = [(tuple(node.text for node in end.path()), end) for end in ends if end is not None]
         return [texts for texts, end in paths if await self._valid(question, texts, end)]
+
+
+@dataclass
+class Corrector:
+    """Stands where a solver stands: the record of a question holds its solutions. samples: question → its trees."""
+
+    shaper: Shaper
+    samples: Mapping[int, Mapping[str, Any]]
+    meta: Mapping[str, Any]
+    config: Config
+    shared: SharedBudget | None = None  # a driver's; corrections have no budget to share
+
+    async def solve(self, question: Question) -> dict[str, Any]:
+        found = await self.shaper.shape(question, self.samples[question.index])
+        meta = {**self.meta, "index": question.index, "seed": self.shaper.teacher.solver.seed}
+        return {"question": question.text, "answer": list(question.answers), "solutions": found, "meta": meta}
+
+
+def read_samples(path: Path, config: Config) -> list[tuple[Question, dict[str, Any]]]:
+    """The questions of a tree file with their records. Raises UserError for what cannot be corrected."""
+    found = []
+    for number, (where, record) in enumerate(read_tree_lines(path)):
+        question = Question(number, record, where)
+        written = (record.get("meta") or {}).get("config") or {}  # a file of the published system has neither
+        wrap = written.get("prompt_wrap", "react") if isinstance(written, dict) else written
+        if wrap != config.prompt_wrap:
+            raise UserError(f"{where}: written with markup {wrap}, the teacher's is {config.prompt_wrap}; use one")
+        if not question.answers:
+            raise UserError(f'{where}: "answer" is missing; without it nothing tells a valid solution')
+        read_roots(where, record)  # a broken tree is found before any work
+        found.append((question, record))
+    return found

@@ -13,6 +13,10 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from eval.report.table import text_table
+from mcts.jsonl import write_text_whole
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,13 @@ def number(value: float | None) -> str:
 
 
 def table(claims: Iterable[Claim]) -> str:
-    lines = [("claim", "ours", "rival or limit", "unit", "ratio", "bar", "holds")]
+    head = ("claim", "ours", "rival or limit", "unit", "ratio", "bar", "holds")
+    lines = []
     for one in claims:
         holds = "–" if one.holds is None else "yes" if one.holds else "NO"
         cells = number(one.ours), number(one.rival), one.unit, number(one.ratio), one.bar, holds
         lines.append((one.claim + (f" ({one.note})" if one.note else ""), *cells))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return text_table(head, lines, left=len(head))
 
 
 def machine() -> str:
@@ -84,5 +88,5 @@ def main(description: str | None, measure: Callable[[], list[Claim]]) -> None:
     sys.stdout.flush()
 
 
-def write(path: Path, claims: list[dict[str, object]]) -> None:
-    path.write_text(json.dumps(claims, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+def write(path: Path, claims: list[dict[str, Any]]) -> None:
+    write_text_whole(path, json.dumps(claims, indent=1, ensure_ascii=False) + "\n")

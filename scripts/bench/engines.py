@@ -23,11 +23,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arbor.assembly import load_model, open_solver
 from eval.data.questions import read_questions
 from mcts.model import Context
 from mcts.search.driver import solve_all
 from models.engines.config import RunConfig, load_config
-from scripts.assembly import load_model, open_solver
 from scripts.bench.common import Claim, at_most, beside, main
 
 WEIGHTS = Path("models/tiny/weights")
@@ -102,7 +102,7 @@ def worker(engine: str, folder: str, engine_args: dict[str, Any]) -> dict[str, A
 
 
 async def _values(model: Any) -> list[float]:
-    return await asyncio.gather(*(model.evaluate(root) for root in roots(model)))
+    return list(await asyncio.gather(*(model.evaluate(root) for root in roots(model))))
 
 
 async def _search(config: RunConfig, model: Any, count: int) -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def reports() -> Iterator[tuple[str, dict[str, Any]]]:
     python = Path(sys.executable)
     yield "transformers", measured(python, "transformers", WEIGHTS, {})
     if importlib.util.find_spec("llama_cpp") and importlib.util.find_spec("gguf"):
-        from scripts.export_gguf import export
+        from models.engines.llama_cpp.export import export
 
         with tempfile.TemporaryDirectory() as folder:
             for kind in ("F32", "Q8_0", "Q4_K_M"):

@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eval.grading.grader import grade
-from scripts.evaluate import read_rows
+from eval.report.rows import read_rows
 
 RIVAL = """
 import json, sys, time, importlib.metadata

@@ -29,13 +29,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from arbor.assembly import grade, load_markup, load_model
 from eval.data.questions import read_questions
 from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
 from mcts.interpreter.observation import Capture, observe
 from mcts.search.driver import Solver, run_file
 from mcts.trees.file import TreeWriter, read_tree_lines
 from models.engines.config import load_config
-from scripts.assembly import grade, load_markup, load_model
 from scripts.bench import common
 from scripts.bench.common import Claim
 
@@ -173,9 +173,11 @@ def lone_process_mib() -> float:
 def proportional_bytes(interpreter: ForkInterpreter) -> int:
     total = 0
     for node in [*interpreter._roots.values(), *interpreter._live]:
-        text = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
+        assert node.process is not None
+        folder = Path(f"/proc/{node.process.pid}")
+        text = (folder / "smaps_rollup").read_text()
         total += int(text.partition("\nPss:")[2].split()[0]) * 1024
-        total += int(Path(f"/proc/{node.process.pid}/status").read_text().partition("VmPTE:")[2].split()[0]) * 1024
+        total += int((folder / "status").read_text().partition("VmPTE:")[2].split()[0]) * 1024
     return total
 
 

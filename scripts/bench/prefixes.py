@@ -4,8 +4,8 @@
 
 A random model with the widths of SmolLM2-135M (grouped heads, tied embeddings) and 3 of its 30 layers: 1,300 tokens
 that all questions begin with, 60 of their own, five samples each, then one child of each with five more. Every setting
-runs in a process of its own; memory is what it has at its peak beyond the loaded model. Beside it stand the same questions
-if none knew of another: what their prompts have in tokens, and what key/value entries of a copy for each prompt take.
+runs in a process of its own; memory is what it has at its peak beyond the loaded model, beside what the key/value
+entries of a copy for each prompt take.
 """
 
 from __future__ import annotations

@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, logging
 
+from arbor.assembly import describe, load_markup, load_model, open_solver
 from mcts.question import Question
 from mcts.search.driver import solve_all
 from models.engines.config import RunConfig, load_config
 from models.engines.text import Tokenizer
 from models.engines.value_head import ValueHead
 from models.tiny.problems import generate
-from models.training.data import Totals, Unit, make_batch, read_units, tree_tokens
+from models.training.data import Kept, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.examples import ExampleRules, Extraction, Origin, Writer
 from models.training.folders import load_policy_value
-from models.training.losses import PolicyValue, Weights, means
-from scripts.assembly import describe, load_markup, load_model, open_solver
+from models.training.losses import PolicyValue, Weights
 from scripts.bench.common import Claim, at_least, at_most, main
 
 CONFIG = "configs/tiny/mcts_train.yaml"
@@ -57,7 +57,7 @@ def searched_units() -> list[Unit]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "examples.jsonl"
         path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        return read_units([path], 1 << 30, 1 << 30, by_group=True)
+        return read_units([path], 1 << 30, Kept(1 << 30), by_group=True)
 
 
 def larger_model() -> PolicyValue:
@@ -76,7 +76,7 @@ def passes(module: PolicyValue, units: list[Unit], shared: bool) -> tuple[float,
     started = time.perf_counter()
     for start in range(0, len(units), QUESTIONS_A_BATCH):
         batch = make_batch(units[start : start + QUESTIONS_A_BATCH], shared)
-        loss = weights.combine(means(module(batch, weights)[0], totals))
+        loss = weights.combine(weights.means(module(batch, weights)[0], totals))
         loss.backward()
         loss_sum += loss.item()
     seconds = time.perf_counter() - started

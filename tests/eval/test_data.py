@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from eval.data.datasets import DataError, load
+from eval.data.datasets import load
+from mcts.errors import UserError
 
 # rows, first accepted answers
 KNOWN = {
@@ -69,19 +70,21 @@ def test_parquet_by_its_columns(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.jsonl", None, "No such file"),
-        ("bad.jsonl", "{", "not JSON"),
-        ("bad.jsonl", "\n{", "line 2.*not JSON"),
-        ("deep.jsonl", "[" * 100_000, "line 1.*not JSON"),
-        ("list.jsonl", "\ufeff[1]", "line 1.*expected an object"),
-        ("list.json", "\ufeff[1]", "row 0.*expected an object"),
+        ("none.jsonl", None, "no such file"),
+        ("bad.jsonl", "{", ":1: not valid JSON"),
+        ("bad.jsonl", "\n{", ":2: not valid JSON"),
+        ("deep.jsonl", "[" * 100_000, ":1: cannot be read as JSON"),
+        ("list.jsonl", "\ufeff[1]", ":1: item 0: expected an object"),
+        ("list.json", "\ufeff[1]", "item 0: expected an object"),
         ("number.json", "1", "expected a list"),
-        ("columns.jsonl", '{"x": 1}', "columns"),
-        ("own.csv", "a,b", "neither a data set"),
+        ("columns.jsonl", '{"x": 1}', "it has x"),
+        ("own.csv", "a,b", "no question in it"),
+        ("own.txt", "a,b", "expected .jsonl"),
+        ("gsm8", None, "did you mean 'gsm8k'"),
     ],
 )
 def test_bad_files_are_refused_with_what_is_wrong(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match=message):
-        load(str(tmp_path / name))
+    with pytest.raises(UserError, match=message):
+        load(str(tmp_path / name) if "." in name else name)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.evaluate import by_data_set, read_rows
+from eval.report.methods import by_data_set
+from eval.report.rows import read_rows
 
 ROOT = Path(__file__).parents[2]
 

@@ -118,7 +118,7 @@ def test_a_script_without_a_main_guard_can_grade(tmp_path):
 
 
 def _command(*arguments):
-    command = [sys.executable, "-m", "eval.grading.grader", *map(str, arguments)]
+    command = [sys.executable, "-m", "eval.grader", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
 
 

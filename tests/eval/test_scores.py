@@ -6,7 +6,8 @@ from math import isclose
 
 import pytest
 
-from eval.report.scores import AVG10, accuracy, avg_at_10, by_group, mcnemar, mean_score, pass_at_k, vote, wilson
+from eval.report.scores import AVG10, accuracy, avg_at_10, by_group, mcnemar, mean_score, pass_at_k, wilson
+from mcts.search.voting import Candidate, decide
 
 
 def test_an_undecided_answer_is_counted_apart_and_is_never_right():
@@ -38,14 +39,19 @@ def test_pass_at_k_is_the_share_of_k_subsets_with_a_right_one():
         pass_at_k(5, 2, 6)
 
 
-def test_votes_count_equal_answers_and_ties_go_to_the_first():
-    def same(first, second):
-        return float(first) == float(second)
+async def test_votes_count_equal_answers_and_ties_go_to_the_first():
+    async def same(answers, prediction):
+        return float(answers[0]) == float(prediction)
 
-    assert vote(["1", "2", "2.0"], same) == 1
-    assert vote(["1", "2"], same) == 0
-    assert vote(["1", "2", "2.0"], same, [5.0, 1.0, 1.0]) == 0
-    assert vote([], same) is None
+    async def winner(vote, **values):
+        cast = [Candidate(answer.strip("_").replace("_", "."), value, answer, 0) for answer, value in values.items()]
+        decision = await decide(cast, vote, same)
+        return None if decision is None else decision.tag
+
+    assert await winner("majority", _1=0, _2=0, _2_0=0) == "_2"
+    assert await winner("majority", _1=0, _2=0) == "_1"
+    assert await winner("value_weighted", _1=0.9, _2=-0.5, _2_0=-0.5) == "_1"
+    assert await winner("majority") is None
 
 
 def test_groups_and_means():

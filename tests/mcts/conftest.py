@@ -85,7 +85,7 @@ async def interpreter() -> AsyncIterator[ForkInterpreter]:
 
 def make_solver(model: ScriptedModel, interpreter: ForkInterpreter, seed: int = 0, **keys: object) -> Solver:
     config = Config.model_validate(SFT | keys)
-    markup = make_markup(config.prompt_wrap, config.step_delim)
+    markup = make_markup(config.prompt_wrap, config.step_delim, published=config.published_rules)
     return Solver(config, model, markup, interpreter, exact, seed)
 
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mcts.config import load_keys
 from mcts.errors import UserError
+from mcts.interpreter.limits import Limits
 from models.engines.config import RunConfig, check_run, load_config, recorded_fingerprint, run_fingerprint
+from models.training.settings import TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +49,9 @@ def test_the_reference_configurations_load_unchanged(reference: Path) -> None:
         ("- a\n- b", ["expected key: value lines", "list"]),
         ("prompt_wrap: react_sft", ["prompt_wrap", "result_unwrap"]),
         ("best_of: 3", ["best_of", "step_beam_width"]),
+        ("prompt_wrap: react_sf", ["'prompt_wrap'", "did you mean 'react_sft'"]),
+        ("code_limits: {memory: 5}", ["'code_limits'", "unknown limit 'memory'; did you mean 'memory_bytes'"]),
+        ("code_limits: {open_files: 0}", ["'code_limits'", "open_files", "above 0"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -70,6 +76,21 @@ def test_overrides_win_and_are_read_as_yaml(tmp_path: Path) -> None:
         load_config(path, ["iterations"])
     with pytest.raises(UserError, match="unknown key 'c_punct'; did you mean 'c_puct'"):
         load_config(path, ["c_punct=1"])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("6e-3", 0.006), ("1E2", 100.0), (".5e+1", 5.0), ("-2e0", -2.0), ("1e-05", 1e-05), ("3", 3.0)]
+)
+def test_a_number_with_an_exponent_is_a_number_for_every_key_of_every_kind_of_configuration(
+    tmp_path: Path, text: str, number: float
+) -> None:
+    (tmp_path / "c.yaml").write_text(f"hopeless_value: {text}\nstep_delim: e5\n", encoding="utf-8")
+    assert load_config(tmp_path / "c.yaml").hopeless_value == number
+    assert load_config(tmp_path / "c.yaml", [f"hopeless_value={text}"]).hopeless_value == number
+    (tmp_path / "t.yaml").write_text("examples: [x]\nmodel_dir: m\noutput: o\n", encoding="utf-8")
+    for key in ("learning_rate", "weight_decay", "beta", "margin", "value_weight"):
+        settings = load_keys(TrainSettings, tmp_path / "t.yaml", [f"{key}={text.lstrip('-')}"])
+        assert getattr(settings, key) == abs(number)
 
 
 def test_one_stop_string_may_stand_alone(tmp_path: Path) -> None:
@@ -112,3 +133,9 @@ def test_a_line_of_an_earlier_rule_is_known_by_the_configuration_that_it_holds()
     assert recorded_fingerprint({**written, "config": saved | {"c_puct": 1.0}}) != run_fingerprint(config, "beef")
     ours = run_fingerprint(config, "beef")
     assert recorded_fingerprint({"fingerprint": ours}) == ours
+
+
+def test_the_bounds_of_the_sandbox_come_from_the_configuration(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "code_timeout: 3\ncode_limits: {memory_bytes: 1000000, workers: 2}"))
+    assert (config.limits.timeout_seconds, config.limits.memory_bytes, config.limits.workers) == (3.0, 1_000_000, 2)
+    assert config.limits.max_states == Limits().max_states

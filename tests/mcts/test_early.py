@@ -141,7 +141,7 @@ def test_a_hopeless_branch_gets_nothing_more() -> None:
     model = ScriptedModel(say, lambda prompt: -0.9 if prompt.partition("<output>\n")[2].startswith("0") else 0.0)
     visits = []
     for keys in ({}, {"hopeless_value": -0.5, "hopeless_visits": 2}):
-        tree = solve(model, first_play_urgency=0.5, max_depth=9, **keys)["react"]
+        tree = solve(model, first_play_urgency=0.5, max_depth=9, descend=False, **keys)["react"]
         visits.append(tree["0.0"]["visit_count"])
         assert tree["0"]["visit_count"] == 24
     assert visits[1] == 2 < visits[0]

@@ -254,3 +254,22 @@ def test_selection_skips_closed_nodes_and_knows_when_nothing_is_open() -> None:
     assert select(root, 1.0) is root.children[1]
     root.children[1].close()
     assert root.closed and select(root, 1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "published", "ends"),
+    [
+        ("print('Error in percent: 3')", False, False),
+        ("print('Error in percent: 3')", True, True),
+        ("raise Exception('no')", False, True),
+        ("raise Exception('no')", True, False),
+        ("1 / 0", False, True),
+    ],
+)
+async def test_a_code_error_is_a_failed_run_and_not_a_word(
+    interpreter: ForkInterpreter, code: str, published: bool, ends: bool
+) -> None:
+    model = ScriptedModel(lambda prompt, index: final_step("1") if depth_of(prompt) else code_step(code))
+    solver = make_solver(model, interpreter, mode="react", errors_threshold=0, published_rules=published)
+    record = await solver.solve(ask())
+    assert (record["react"]["0.0"]["final_answer"] == TOO_MANY_ERRORS) is ends

@@ -111,7 +111,7 @@ def test_no_block_but_the_last_is_lost() -> None:
 
 def test_text_that_breaks_off_inside_a_block_is_no_answer() -> None:
     assert not markup().read("I get\n```python\nx = 12").parsable
-    assert markup().read("It is $\\boxed{2}$.\n```python\nx = 12").final_answer == "2"
+    assert not markup().read("It is $\\boxed{2}$.\n```python\nx = 12").parsable  # its code did not run
     assert not markup().read("").parsable
 
 
@@ -124,7 +124,7 @@ def test_prose_goes_on_until_it_states_an_answer() -> None:
     cot = markup("cot", step_delim="\n\n", train_prompt=False)
     assert cot.read("First 3.").thought and not cot.read("  ").parsable
     assert cot.read("The answer is $4$.").final_answer == "$4$"
-    assert cot.read("So 4 remain.", ended=True).final_answer == "4"
+    assert cot.read("So 4 remain.", finish="eos").final_answer == "4"
     assert cot.read("---", "So 4 remain.").final_answer == "4"
     assert cot.read("So 4 remain.\nQuestion: What is 2?").final_answer == "4"
 

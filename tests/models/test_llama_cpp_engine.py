@@ -1,4 +1,4 @@
-"""The llama.cpp engine against the transformers engine, on GGUF files that scripts/export_gguf.py writes."""
+"""The llama.cpp engine against the transformers engine, on GGUF files that `arbor export-gguf` writes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ pytest.importorskip("gguf", reason="gguf is not installed: pip install -r requir
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
 from models.engines.llama_cpp.engine import LlamaCppModel
+from models.engines.llama_cpp.export import export
 from models.engines.text import Tokenizer
 from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import ValueHead, save_value_head
-from scripts.export_gguf import export
 from tests.conftest import save_model_folder, sentencepiece_like_tokenizer
 from tests.models.engines import (
     PROMPT,

@@ -1,4 +1,4 @@
-"""The OpenAI engine over real HTTP: scripts/serve.py on the transformers engine, and llama-cpp-python's server."""
+"""The OpenAI engine over real HTTP: `arbor serve` on the transformers engine, and llama-cpp-python's server."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed: pip install -r requirements-openai.txt")
 
+from arbor.commands import serve
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
 from models.engines.openai import Dialect, OpenAIModel
+from models.engines.server import Handler, Service, make_server
 from models.engines.transformers.engine import TransformersModel
-from scripts import serve
-from scripts.serve import Handler, Service, make_server
 from tests.models.engines import (
     PROMPT,
     WEIGHTS,
@@ -42,7 +42,7 @@ from tests.models.engines import (
 
 
 class Server:
-    """scripts/serve.py in this process. handler: what answers, where it should differ."""
+    """`arbor serve` in this process. handler: what answers, where it should differ."""
 
     def __init__(self, folder: Path, handler: type[Handler] = Handler, *, need_value: bool = True) -> None:
         self.folder = folder
@@ -273,12 +273,12 @@ def test_clients_that_hang_up_are_no_event(server: Server, capfd: pytest.Capture
 def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.serve.load_model", None)
-    line = ["serve", "--custom_cfg", "configs/tiny/sbs_3_5.yaml", "--port"]
-    for port, words in ((server.http.server_address[1], "in use"), (99999, "0-65535")):
-        monkeypatch.setattr(sys, "argv", [*line, str(port)])
-        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*{words}"):
-            serve.main()
+    monkeypatch.setattr("arbor.commands.serve.load_model", None)
+    line = ["--config", "configs/tiny/sbs_3_5.yaml", "--port"]
+    taken = server.http.server_address[1]
+    for port, words in ((taken, f"127.0.0.1:{taken}: .*in use"), (99999, "--port 99999: .*from 0 to 65535")):
+        with pytest.raises(UserError, match=words):
+            serve.command.main([*line, str(port)], standalone_mode=False)
 
 
 class Odd(Handler):
@@ -374,7 +374,7 @@ async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Pa
     for module in ("llama_cpp", "gguf", "uvicorn", "fastapi", "sse_starlette", "starlette_context"):
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed: pip install -r requirements-llama.txt 'llama-cpp-python[server]'")
-    from scripts.export_gguf import export
+    from models.engines.llama_cpp.export import export
 
     path = export(folder, tmp_path, ["F32"])[0]
     command = ["-m", "llama_cpp.server", "--model", str(path), "--port", "18765", "--logits_all", "true"]
@@ -391,3 +391,22 @@ async def test_llama_cpps_own_server_serves_as_policy(folder: Path, tmp_path: Pa
     finally:
         process.terminate()
         process.wait(20)
+
+
+async def test_log_probabilities_of_single_tokens_are_those_of_the_network(server: Server) -> None:
+    direct, params = TransformersModel.load(server.folder), Sampling(temperature=0.8, max_tokens=9, key=(3,))
+    ids = direct.encode_prompt(PROMPT)
+    (sample,) = (await direct.sample(Context(None, ids), 1, params)).samples
+    (served,) = (await server.model().sample(Context(None, ids), 1, params)).samples
+    for one in (sample, served):
+        assert len(one.logprobs) == len(one.token_ids) > 1
+    prompt = ids + sample.token_ids[:4]
+    for at in range(4):  # one token after the given ones, drawn greedily where it is the same
+        _, reply = server.post({"prompt": list(ids + sample.token_ids[:at]), "max_tokens": 1, "temperature": 0})
+        (choice,) = reply["choices"]
+        best = choice["logprobs"]["token_logprobs"][0]
+        assert sample.logprobs[at] <= best + 1e-5
+        if choice["token_ids"] == [prompt[len(ids) + at]]:
+            assert sample.logprobs[at] == pytest.approx(best, abs=1e-5)
+    if sample.finish != "eos":
+        assert sum(sample.logprobs) == pytest.approx(sample.logprob)

@@ -16,12 +16,16 @@ import pytest
 import torch
 import yaml
 from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from mcts.config import load_keys
 from mcts.errors import UserError
+from mcts.model import Context, Sampling
 from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import load_value_head
+from models.training.losses import OBJECTIVES
 from models.training.settings import TrainSettings, rate_factor
 from models.training.trainer import Trainer
 from tests.conftest import save_model_folder, write_jsonl
@@ -76,6 +80,8 @@ def settings(folder: Path, output: Path, **keys: object) -> TrainSettings:
 
 def metrics(output: Path, kind: str = "train") -> list[dict]:
     rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("tokens_per_second", None)
     return [row for row in rows if row.pop("kind") == kind]
 
 
@@ -109,8 +115,6 @@ def test_training_lowers_every_term_and_evaluates(whole: Path) -> None:
 
 
 def test_the_model_is_loaded_by_transformers_and_by_the_engine(whole: Path) -> None:
-    from transformers import AutoModelForCausalLM
-
     AutoModelForCausalLM.from_pretrained(whole / "model")
     assert TransformersModel.load(whole / "model", need_value=True).encode("a")
     assert json.loads((whole / "model" / "config.json").read_text())["value_model"] is True
@@ -238,7 +242,7 @@ def test_adapters_are_merged_and_checkpoints_are_sharded(folder: Path, tmp_path:
     moved = {name for name in base if not torch.equal(base[name], now[name])}
     assert any("q_proj" in name for name in moved) and not any("norm" in name for name in moved)
     rows = metrics(tmp_path / "out")
-    assert rows[-1]["policy"] < rows[0]["policy"]
+    assert sum(row["loss"] for row in rows[-3:]) < sum(row["loss"] for row in rows[:3])
     TransformersModel.load(model, need_value=True)
 
 
@@ -254,12 +258,12 @@ def test_a_published_folder_continues_training(folder: Path, tmp_path: Path) -> 
 
 
 def test_examples_are_replayed_at_their_share(folder: Path) -> None:
-    from models.training.data import read_units
+    from models.training.data import Kept, read_units
     from models.training.plan import Plan
 
     keys = settings(folder, folder / "none", replay=["x"], replay_share=0.25, batch_size=10, seed=3)
-    own = read_units([folder / "examples.jsonl"], 300, 100, by_group=False)
-    replay = read_units([folder / "held_out.jsonl"], 300, 100, by_group=False)
+    own = read_units([folder / "examples.jsonl"], 300, Kept(100), by_group=False)
+    replay = read_units([folder / "held_out.jsonl"], 300, Kept(100), by_group=False)
     plan = Plan(own, replay, keys)
     seen = [unit for update in range(plan.per_epoch) for unit in plan.update(update)]
     assert len(seen) == 48 and sum(any(unit is one for one in replay) for unit in seen) == 12
@@ -335,9 +339,159 @@ def test_unknown_keys_and_missing_files_are_named(folder: Path, tmp_path: Path) 
         load_keys(TrainSettings, tmp_path / "c.yaml", ["batch_sise=3"])
     with pytest.raises(UserError, match=r"none\.jsonl"):
         Trainer(load_keys(TrainSettings, tmp_path / "c.yaml", [f"output={tmp_path / 'o'}"]))
-    too_long = settings(folder, tmp_path / "p", max_tokens=3)
-    with pytest.raises(UserError, match="at most 3 tokens"):
+    too_long = settings(folder, tmp_path / "p", max_tokens=3, max_too_long=1.0)
+    with pytest.raises(UserError, match="24 of 24 examples are longer than max_tokens 3"):
         Trainer(too_long).run()
+
+
+@pytest.mark.parametrize("updates", [1, 4])  # after one the weights are 1e30: numbers, but no model
+def test_a_diverged_training_stops_with_one_line_and_leaves_no_model(
+    folder: Path, tmp_path: Path, updates: int
+) -> None:
+    with pytest.raises(UserError, match=r"diverged; lower learning_rate \(1e\+30\)") as error:
+        Trainer(settings(folder, tmp_path / "out", learning_rate=1e30, warmup=0.0, updates=updates)).run()
+    assert "\n" not in str(error.value) and not (tmp_path / "out" / "model").exists()
+    assert "NaN" not in (tmp_path / "out" / "metrics.jsonl").read_text()
+
+
+def test_weights_that_are_no_numbers_are_not_trained_or_searched_with(folder: Path, tmp_path: Path) -> None:
+    for name, file in (("model.norm.weight", "model"), ("v_head.summary.bias", "value_head")):
+        base = tmp_path / file
+        shutil.copytree(folder / "base", base)
+        tensors = load_file(base / f"{file}.safetensors")
+        tensors[name].view(-1)[0] = float("nan")
+        save_file(tensors, base / f"{file}.safetensors", metadata={"format": "pt"})
+        for load in (
+            lambda base=base: TransformersModel.load(base, need_value=True),
+            lambda base=base, file=file: Trainer(settings(folder, tmp_path / f"of {file}", model_dir=str(base))).run(),
+        ):
+            with pytest.raises(UserError, match=f"{name} is not finite"):
+                load()
+
+
+async def test_a_model_whose_numbers_overflow_ends_a_search_with_a_clear_line(folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "huge"
+    shutil.copytree(folder / "base", base)
+    tensors = load_file(base / "model.safetensors")
+    tensors["model.norm.weight"] *= 3e38  # the states overflow, the weights do not
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    model = TransformersModel.load(base, need_value=True)
+    context = Context(None, (1, 2, 3))
+    with pytest.raises(UserError, match="the value head gives nan"):
+        await model.sample(context, 1, Sampling(max_tokens=3))
+    with pytest.raises(UserError, match="as a log-probability"):
+        await TransformersModel.load(base, need_value=False).sample(context, 1, Sampling(max_tokens=3))
+
+
+def test_examples_that_are_too_long_are_counted_and_most_of_them_may_not_be(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths = sorted(len(line["token_ids"]) for line in example_lines(12) if line["kind"] == "path")
+    middle = lengths[len(lengths) // 2]
+    too_long = sum(length > middle for length in lengths)
+    Trainer(settings(folder, tmp_path / "a", max_tokens=middle, updates=1)).run()
+    said = f"{too_long} of 24 examples are longer than max_tokens {middle} and left out"
+    assert said in capsys.readouterr().err
+    (data,) = metrics(tmp_path / "a", "data")
+    assert data["examples"] == {"used": 24 - too_long, "too_long": too_long, "of_other_kinds": 12}
+    with pytest.raises(UserError, match=rf"max_too_long \(0.5\).*max_tokens \d+ keeps 95 % of them, {lengths[-1]} all"):
+        Trainer(settings(folder, tmp_path / "b", max_tokens=lengths[1])).run()
+    assert not (tmp_path / "b" / "model").exists()
+    Trainer(settings(folder, tmp_path / "b", max_tokens=lengths[1], max_too_long=1.0, updates=1), overwrite=True).run()
+
+
+def test_an_objective_uses_the_kinds_of_lines_that_it_names(folder: Path, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "paths.jsonl", [line for line in example_lines(12) if line["kind"] == "path"])
+    write_jsonl(tmp_path / "pairs.jsonl", [line for line in example_lines(12) if line["kind"] == "pair"])
+    Trainer(settings(folder, tmp_path / "all", updates=2)).run()
+    Trainer(settings(folder, tmp_path / "own", updates=2, examples=[str(tmp_path / "paths.jsonl")])).run()
+    assert same_weights(tmp_path / "all", tmp_path / "own", 0)
+    with pytest.raises(UserError, match=r"no example of kind path in it \(12 of other kinds\)"):
+        Trainer(settings(folder, tmp_path / "none", examples=[str(tmp_path / "pairs.jsonl")])).run()
+
+
+def test_an_objective_of_another_package_has_a_term_of_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, fresh in (("_entries", dict(OBJECTIVES._entries)), ("_places", {}), ("_discovered", False)):
+        monkeypatch.setattr(OBJECTIVES, name, fresh)
+    (tmp_path / "outside_objective.py").write_text(
+        "from models.training.losses import Objective, Term, Weights, register_objective\n"
+        "doubt = Term('doubt', 2.0, lambda asked: (1 - asked.values.abs()).sum(), lambda totals: totals.value)\n"
+        "MINE = register_objective('doubting')(Objective(Weights(policy=0.0, value=0.0, more=(doubt,))))\n"
+    )
+    information = tmp_path / "outside_objective-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-objective\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[arbor.objectives]\ndoubting = outside_objective:MINE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys = {"objective": "doubting", "value_weight": None, "updates": 8}
+    Trainer(settings(folder, tmp_path / "out", **keys)).run()
+    rows = metrics(tmp_path / "out")
+    assert rows[-1]["doubt"] < rows[0]["doubt"] and rows[0]["loss"] == pytest.approx(2 * rows[0]["doubt"])
+    with pytest.raises(ValidationError, match="unknown objective 'doubtin'; did you mean 'doubting'"):
+        settings(folder, tmp_path / "x", objective="doubtin")
+
+
+def test_weights_are_saved_in_the_precision_of_the_base_or_the_one_that_is_asked_for(
+    folder: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    model = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.bfloat16)
+    model.save_pretrained(half)
+    for path in (folder / "base").iterdir():
+        if not (half / path.name).exists():
+            shutil.copy(path, half)
+    for name, base, keys, expected in (
+        ("a", half, {}, torch.bfloat16),
+        ("b", half, {"save_dtype": "float32"}, torch.float32),
+        ("c", folder / "base", {}, torch.float32),
+        ("d", half, {"lora": {"rank": 2, "alpha": 2, "dropout": 0.0}, "precision": "bf16"}, torch.bfloat16),
+    ):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        Trainer(settings(folder, tmp_path / name, model_dir=str(base), updates=1, **keys)).run()
+        found: dict[bool, set[torch.dtype]] = {}
+        for key, one in weights(tmp_path / name).items():
+            found.setdefault(key.startswith("v_head"), set()).add(one.dtype)
+        assert found == {False: {expected}, True: {torch.float32}}
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / name / "model", dtype="auto")
+        assert loaded.dtype == expected
+
+
+def test_the_environment_of_a_launcher_changes_no_weights(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Trainer(settings(folder, tmp_path / "a", updates=3)).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "7")
+    Trainer(settings(folder, tmp_path / "b", updates=3)).run()
+    assert same_weights(tmp_path / "a", tmp_path / "b", 0)
+
+
+def test_a_finished_training_goes_on_as_a_longer_one_would_have_gone(folder: Path, tmp_path: Path) -> None:
+    keys = {"schedule": "constant", "warmup": 0.0, "keep_state": True, "value_dropout": 0.2}
+    Trainer(settings(folder, tmp_path / "long", updates=7, **keys)).run()
+    Trainer(settings(folder, tmp_path / "grown", updates=4, **keys)).run()
+    with pytest.raises(UserError, match="another training"):
+        Trainer(settings(folder, tmp_path / "grown", updates=7, learning_rate=1e-3, **keys))
+    Trainer(settings(folder, tmp_path / "grown", updates=7, **keys)).run()
+    assert same_weights(tmp_path / "long", tmp_path / "grown", 1e-6)
+    assert [row["update"] for row in metrics(tmp_path / "grown")] == list(range(1, 8))
+    with pytest.raises(UserError, match="another training"):
+        Trainer(settings(folder, tmp_path / "grown", updates=5, **keys))
+
+
+def test_the_weights_of_the_lowest_held_out_loss_are_kept(folder: Path, tmp_path: Path) -> None:
+    keys = {"eval_examples": [str(folder / "held_out.jsonl")], "eval_every": 2, "learning_rate": 3e-2, "updates": 8}
+    Trainer(settings(folder, tmp_path / "best", keep="best", **keys)).run()
+    losses = {row["update"]: row["loss"] for row in metrics(tmp_path / "best", "eval")}
+    best = min(losses, key=losses.__getitem__)
+    assert best < 8  # so high a rate forgets the held-out examples
+    kept = Trainer(settings(folder, tmp_path / "judge", model_dir=str(tmp_path / "best" / "model"), **keys))
+    kept._prepare()
+    assert float(kept.weights.combine(kept.evaluate(kept.held_out))) == pytest.approx(losses[best], rel=1e-5)
+    with pytest.raises(ValidationError, match="keep: best needs eval_examples"):
+        settings(folder, tmp_path / "x", keep="best")
 
 
 def test_learning_rates_rise_stay_and_fall() -> None:

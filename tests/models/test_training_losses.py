@@ -12,7 +12,6 @@ from models.training.data import Pair, Totals, Trajectory, Unit, make_batch, tre
 from models.training.losses import (
     PolicyValue,
     Weights,
-    means,
     policy_sum,
     preference_sum,
     ranking_sum,
@@ -76,7 +75,7 @@ def test_ranking_loss_asks_for_the_margin_and_no_more():
 def test_a_batch_that_asks_for_nothing_costs_zero_and_moves_nothing(units):
     module = module_of()
     sums, steps = module(make_batch(units, shared=False), Weights(preference=1.0, ranking=1.0))
-    terms = means(sums, Totals.of(units))
+    terms = Weights().means(sums, Totals.of(units))
     assert terms.tolist() == [0, 0, 0, 0] and steps.shape == (0, 2)
     Weights().combine(terms).backward()
     assert all((p.grad == 0).all() for p in module.parameters())  # present, so that no process waits for another
@@ -98,7 +97,7 @@ def test_policy_term_is_the_models_own_cross_entropy():
     labels = ids.clone()
     labels[0, :2] = -100
     expected = module.model(input_ids=ids, labels=labels).loss
-    assert means(sums, Totals.of([Unit((one,))]))[0].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert Weights().means(sums, Totals.of([Unit((one,))]))[0].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def branching_unit(rng, paths=5, pairs=2):
@@ -139,7 +138,7 @@ def test_trees_give_the_loss_and_gradients_of_unrolled_paths(family, attention, 
         module.zero_grad()
         batch = make_batch(units, shared)
         sums, steps = module(batch, weights)
-        terms = means(sums, Totals.of(units))
+        terms = Weights().means(sums, Totals.of(units))
         weights.combine(terms).backward()
         found.append((terms.detach(), steps, [p.grad.clone() for p in module.parameters()], batch))
     (terms, steps, gradients, unrolled), (tree_terms, tree_steps, tree_gradients, tree) = found

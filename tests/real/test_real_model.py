@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import json
 import os
 import resource
 import signal
@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
+from arbor.assembly import load_markup, open_solver
 from eval.data.datasets import load
-from mcts.jsonl import read_objects
 from mcts.model import Context, LanguageModel, Sampling
 from mcts.question import Question
 from mcts.search.driver import solve_all
 from models.engines.config import RunConfig, make_config
 from models.engines.transformers.engine import TransformersModel
-from scripts.assembly import load_markup, open_solver
 from tests.conftest import write_jsonl
 
 MODEL = Path(os.environ.get("ARBOR_REAL_MODEL", "runs/real"))
@@ -145,9 +144,5 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_trees(tmp_path: Path, quest
     process.send_signal(signal.SIGKILL)
     process.wait()
     subprocess.run(command(killed), check=True, cwd=ROOT, capture_output=True)
-    rows = [[row["react"] for row in itertools.islice(_objects(path), 3)] for path in (whole, killed)]
+    rows = [[json.loads(line)["react"] for line in path.open(encoding="utf-8")] for path in (whole, killed)]
     assert rows[0] == rows[1] and len(rows[0]) == 3
-
-
-def _objects(path: Path) -> Any:
-    return (value for *_, value in read_objects(path))

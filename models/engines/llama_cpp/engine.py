@@ -11,6 +11,7 @@ whatever runs beside (llama.cpp's sums depend on the batch).
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Sequence
@@ -23,13 +24,13 @@ import numpy as np
 import torch
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Expansion, Sample, Sampling, Usage
-from models.engines.choose import Style, choose, noise
+from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
 from models.engines.draft import Draft, Drafts
 from models.engines.llama_cpp.gguf import gguf_file
 from models.engines.llama_cpp.weights import BATCH_TOKENS, SEQUENCES, OwnVocabulary, Settings, Weights, quiet
+from models.engines.sampling import Style, choose, noise
 from models.engines.text import Tokenizer, load_tokenizer
-from models.engines.usage import Bills
+from models.engines.usage import UsageCounter
 from models.engines.value_head import ValueHead, load_value_head
 
 MISSING = "llama-cpp-python is not installed: pip install -r requirements-llama.txt (builds for some minutes)"
@@ -139,7 +140,7 @@ class LlamaCppModel:
     def __init__(self, weights: Weights, tokenizer: Tokenizer, head: ValueHead | None, max_rows: int = 256) -> None:
         self.weights, self.tokenizer, self.head = weights, tokenizer, head
         self.max_rows = min(max_rows, MAX_ROWS)
-        self.bills = Bills()
+        self.counter = UsageCounter()
         self._drafts = Drafts(tokenizer, weights.eos())
         self._sequences = Sequences(weights)
         self._rows: list[Row] = []
@@ -186,6 +187,9 @@ class LlamaCppModel:
     def encode_prompt(self, text: str) -> tuple[int, ...]:
         return self.tokenizer.encode_start(text)
 
+    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
+        return self.tokenizer.encode_chat(chat)
+
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self.window:
             raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self.window}")
@@ -206,11 +210,11 @@ class LlamaCppModel:
 
     def usage(self, root: Context) -> Usage:
         """What was done for all prompts that begin with `root`."""
-        return self.bills.usage(root)
+        return self.counter.usage(root)
 
     @property
     def totals(self) -> Usage:
-        return self.bills.totals
+        return self.counter.totals
 
     # --- serving
 
@@ -315,7 +319,7 @@ class LlamaCppModel:
                     return []
             self._sequences.append(sequence, part)
         for position, (request, _) in enumerate(asked):
-            self.bills.count(request.context, prompt=len(ids), reused=len(ids) if position else known)
+            self.counter.count(request.context, prompt=len(ids), reused=len(ids) if position else known)
         members = [self._member(request, index) for request, wave in asked for index in wave]
         return [Row(sequence, members, ids[-1], [request for request, _ in asked if not request.n], asked)]
 
@@ -345,10 +349,12 @@ class LlamaCppModel:
         for row in rows:
             self._sequences.append(row.sequence, [row.token])
         for row in self._rows:
-            self.bills.count(row.members[0].request.context, decoded=1)
+            self.counter.count(row.members[0].request.context, decoded=1)
         if self.head is not None and new:
             with torch.inference_mode():
                 values = self.head(self.weights.states(len(new))).tolist()
+            if not all(map(math.isfinite, values)):
+                raise UserError("the value head gives no finite value: its weights or the model's overflow")
             for row, value in zip(new, values, strict=True):
                 for request, _ in row.asked:
                     request.value = value
@@ -377,7 +383,7 @@ class LlamaCppModel:
                 continue
             member.request.samples[member.index] = sample
             self._tight = False
-            self.bills.count(member.request.context, generated=len(sample.token_ids))
+            self.counter.count(member.request.context, generated=len(sample.token_ids))
             if len(member.request.samples) == member.request.n:
                 finished.append(member.request)
         self._rows = [part for at, row in enumerate(self._rows) for part in self._split(row, groups[at])]

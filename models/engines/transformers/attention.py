@@ -175,7 +175,7 @@ class _Items:
 
 def _slots(users: np.ndarray, step: int) -> int:
     """How many samples an item has room for: little reading, few empty slots."""
-    choices = [step * 2**power for power in range(6)]
+    choices: list[int] = [step * 2**power for power in range(6)]
     return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
@@ -416,12 +416,12 @@ def _queries(rows: Tensor, entries: Tensor) -> Tensor:
 def _fused(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, scaling: float) -> Tensor:
     """The same by the fused kernel, the groups on the query axis."""
     heads, n, tokens, groups, _ = query.shape
-    whole = [
+    key, value = (
         torch.cat([part.expand(-1, n, -1, -1) for part in parts], dim=2).transpose(0, 1) for parts in (keys, values)
-    ]
+    )
     mask = mask[:, None].expand(n, 1, tokens, groups, -1).flatten(2, 3).to(query.dtype)
     rows = query.transpose(0, 1).flatten(2, 3)  # [n, heads, q · groups, dim]
-    out = functional.scaled_dot_product_attention(rows, *whole, attn_mask=mask, scale=scaling)
+    out = functional.scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
     return out.view(n, heads, tokens, groups, -1).transpose(0, 1)
 
 

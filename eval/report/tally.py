@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.data.questions import read_answers
+from eval.grading.grader import grade_async
 from eval.report.scores import wilson
 from mcts.errors import UserError
-from mcts.question import Question
-from scripts.assembly import grade
 
 
 @dataclass
@@ -23,19 +23,24 @@ class Tally:
 
     async def add(self, record: Mapping[str, Any], answer: str | None, where: str) -> None:
         """Grades one line's answer. Raises UserError for a line that says no right answer."""
-        accepted = Question(0, dict(record), where).answers
-        if not accepted:
-            raise UserError(f'{where}: no "answer" to grade against')
-        verdict = False if answer is None else await grade(accepted, answer)
+        accepted = gold_answers(where, record)
+        verdict = False if answer is None else (await grade_async(accepted, answer)).equal
         self.total += 1
         self.right += verdict is True
         self.unanswered += answer is None
         self.undecided += verdict is None
 
     def __str__(self) -> str:
-        low, high = wilson(self.right, self.total)
-        share = 100 * self.right / self.total
         extra = f", {self.unanswered} without an answer" if self.unanswered else ""
         extra += f", {self.undecided} undecided" if self.undecided else ""
-        interval = f"95 %: {low:.1f}–{high:.1f}"
-        return f"{self.right} of {self.total} right, accuracy {share:.2f} % ({interval}){extra}"
+        share = 100 * self.right / self.total
+        interval = "–".join(f"{bound:.1f}" for bound in wilson(self.right, self.total))
+        return f"{self.right} of {self.total} right, accuracy {share:.2f} % (95 %: {interval}){extra}"
+
+
+def gold_answers(where: str, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The accepted answers of a line. Raises UserError where there is none to grade against."""
+    accepted = read_answers(record, where)
+    if not accepted:
+        raise UserError(f'{where}: no "answer" to grade against')
+    return accepted

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.report.scores import mcnemar, wilson
+from eval.report.scores import mcnemar
+from eval.report.table import markdown_table, share
+from mcts.jsonl import write_text_whole
 from mcts.trees.file import read_tree_lines
 
 COSTS = ("tokens_generated", "tokens_computed", "simulations")
@@ -28,9 +29,8 @@ class Row:
 
     def cells(self) -> list[str]:
         n, right = len(self.right), sum(self.right.values())
-        low, high = wilson(right, n)
         costs = [f"{self.costs[key]:.0f}" for key in COSTS]
-        accuracy = f"{100 * right / n:.1f} ({low:.1f}–{high:.1f})"
+        accuracy = "{} ({})".format(*share(right, n))
         return [self.round, self.method, str(n), accuracy, *costs, f"{self.seconds / n:.2f}"]
 
 
@@ -55,10 +55,6 @@ def read_rows(output: Path, rounds: Sequence[str]) -> list[Row]:
     done = [(name, one) for name in rounds for one in sorted((output / name / "evaluate").glob("*.done"))]
     paths = [(name, one.with_suffix(".jsonl")) for name, one in done if "." not in one.stem]
     return [read_row(name, path) for name, path in paths]
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
 
 
 def paired(rows: Sequence[Row]) -> list[list[str]]:
@@ -113,23 +109,21 @@ def siblings(output: Path, rounds: Sequence[str]) -> list[list[str]]:
 def write_report(output: Path, rounds: Sequence[str]) -> None:
     """Writes report.md and report.json about what is finished so far."""
     rows = read_rows(output, rounds)
-    results = table(
+    results = markdown_table(
         ("round", "method", "n", "accuracy % (95 %)", "tokens generated", "tokens computed", "simulations", "s"),
         [row.cells() for row in rows],
     )
-    tests = table(("method and rounds", "n", "gained", "lost", "p (McNemar, exact)"), paired(rows))
-    made = table(
+    tests = markdown_table(("method and rounds", "n", "gained", "lost", "p (McNemar, exact)"), paired(rows))
+    made = markdown_table(
         ("round", "questions", "with a correct path", "distinct correct", "distinct wrong", "correct taken",
          "wrong taken", "pairs", "seconds"), cards(output, rounds),
     )  # fmt: skip
-    ranked = table(
+    ranked = markdown_table(
         ("round", "trees", "AUC of final answers (pairs)", "of inner steps", "of all siblings"),
         siblings(output, rounds),
     )
     tables = "\n\n".join((results, tests, made, ranked))
     text = f"# Rounds of {output.name}\n\nCosts are means a question.\n\n{tables}\n"
     data = [{**vars(row), "accuracy": sum(row.right.values()) / len(row.right)} for row in rows]
-    for name, content in (("report.md", text), ("report.json", json.dumps(data, indent=1) + "\n")):
-        unfinished = output / f"{name}.unfinished"
-        unfinished.write_text(content, encoding="utf-8")
-        os.replace(unfinished, output / name)
+    write_text_whole(output / "report.md", text)
+    write_text_whole(output / "report.json", json.dumps(data, indent=1) + "\n")

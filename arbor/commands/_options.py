@@ -1,0 +1,164 @@
+"""The options that commands share: one name for one thing, with the published spellings beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from arbor.assembly import TINY
+from arbor.shards import Shard
+from mcts.errors import UserError
+from models.engines.config import load_config
+
+Function = Callable[..., Any]
+FILE = click.Path(path_type=Path)
+
+
+class Several(click.Option):
+    """An option that takes every word up to the next option: --trees A B C."""
+
+    def __init__(self, *arguments: Any, **keys: Any) -> None:
+        super().__init__(*arguments, **{**keys, "multiple": True})
+
+
+class Command(click.Command):
+    """A command whose help is the docstring of its file, as it stands there."""
+
+    def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
+        """`Several` options are repeated before each of their words."""
+        several = {name for one in self.params if isinstance(one, Several) for name in one.opts}
+        spread: list[str] = []
+        current, first = "", False
+        for word in arguments:
+            name, equals, _ = word.partition("=")
+            if word.startswith("-") and len(word) > 1:
+                current, first = (name if name in several and not equals else ""), True
+                spread.append(word)
+            else:
+                spread += [word] if first or not current else [current, word]
+                first = False
+        return super().parse_args(context, spread)
+
+    def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"\n{self.help}\n")
+
+
+def command(text: str | None) -> Callable[[Function], Command]:
+    """Makes a function the command of its file. text: the file's docstring."""
+    settings = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+    return click.command(cls=Command, help=text, context_settings=settings)
+
+
+class Whole(click.ParamType[int]):
+    """A whole number from `low` to `high`."""
+
+    name = "N"
+
+    def __init__(self, low: int, high: int | None = None) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = self.low - 1
+        if number < self.low or (self.high is not None and number > self.high):
+            bounds = f"at least {self.low}" if self.high is None else f"from {self.low} to {self.high}"
+            name = max(parameter.opts, key=len) if parameter is not None else "value"
+            raise UserError(f"{name} {value}: expected a whole number, {bounds}")
+        return number
+
+
+SEED = Whole(0, (1 << 63) - 1)
+
+
+def config(default: str = "") -> Callable[[Function], Function]:
+    """--config, --set and --seed of a search; the function gets the checked configuration as `config`.
+
+    default: the configuration where none is named; without it one has to be.
+    """
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def checked(path: Path, overrides: tuple[str, ...], seed: int | None, **others: Any) -> Any:
+            seeded = [] if seed is None else [f"seed={seed}"]
+            return function(config=load_config(path, [*overrides, *seeded]), **others)
+
+        words = "YAML file: method, markup, model, engine"
+        usual: dict[str, Any] = {"required": True}
+        if default:
+            usual = {"default": default, "show_default": "step beam on the embedded model"}
+        options = (
+            click.option("--config", "--custom_cfg", "path", type=FILE, metavar="FILE", help=words, **usual),
+            overrides,
+            click.option("--seed", type=SEED, help="of the sampling noise  [default: the configuration's]"),
+        )  # fmt: skip
+        return _with(checked, options)
+
+    return decorate
+
+
+def keys(words: str) -> Callable[[Function], Function]:
+    """--config, --set, --seed and --output of a training or of rounds, as `config` and `overrides`."""
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def gathered(overrides: tuple[str, ...], seed: int | None, output: str | None, **others: Any) -> Any:
+            given = {"seed": seed, "output": output}
+            own = (f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)
+            return function(overrides=(*overrides, *own), **others)
+
+        options = (
+            click.option("--config", "--custom_cfg", type=FILE, required=True, metavar="FILE", help=words),
+            overrides,
+            click.option("--seed", type=SEED, help="the key `seed`"),
+            click.option("--output", metavar="DIR", help="the key `output`"),
+        )
+        return _with(gathered, options)
+
+    return decorate
+
+
+def _with(function: Function, options: Sequence[Callable[[Function], Function]]) -> Function:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="overrides a key of the configuration; repeatable"
+)
+live = click.option("--live", is_flag=True, help="show what the run does: rates, engine, code, accuracy, time left")
+limit = click.option("--limit", type=Whole(1), help="only the first N questions  [default: all]")
+
+
+shard = click.option(
+    "--shard", callback=lambda context, option, text: None if text is None else Shard.parse(text), metavar="I/N",
+    help="only the I-th of every N questions (I from 0, or from 1: N/N is 0/N); `arbor merge` joins the files",
+)  # fmt: skip
+
+
+def trees(words: str, *names: str, several: bool = False, required: bool = True) -> Callable[[Function], Function]:
+    """--trees and its other names: a Path as `trees`, or a tuple of them."""
+    kind = Several if several else click.Option
+    return click.option("--trees", *names, "trees", cls=kind, type=FILE, required=required, metavar="FILE", help=words)
+
+
+def output(words: str, required: bool = True) -> Callable[[Function], Function]:
+    return click.option("--output", type=FILE, required=required, metavar="PATH", help=words)
+
+
+def seed(words: str, default: int = 0) -> Callable[[Function], Function]:
+    return click.option("--seed", type=SEED, default=default, help=words)
+
+
+def model(words: str) -> Callable[[Function], Function]:
+    return click.option("--model", type=FILE, required=True, metavar="DIR", help=words)
+
+
+EMBEDDED = str(TINY / "sbs_3_5.yaml")

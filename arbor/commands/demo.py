@@ -1,0 +1,82 @@
+"""Search the same problems by several methods and print what each one gives and costs.
+
+arbor demo                  80 held-out problems of the embedded model by greedy, Maj@5, step beam and MCTS
+arbor demo --limit 500 --configs configs/tiny/*.yaml --questions FILE --output runs/full
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from arbor.assembly import HELD_OUT, TINY, describe, load_model, open_writer, shown
+from arbor.commands import _options as options
+from arbor.commands._progress import Progress, search_all
+from eval.data.questions import count_questions, read_questions
+from eval.report.columns import DEMO, columns
+from eval.report.table import share, text_table
+from mcts.trees.file import read_tree_lines
+from models.engines.config import RunConfig, load_config
+
+CONFIGS = tuple(TINY / f"{name}.yaml" for name in ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts"))
+HEAD = ("method", "accuracy", "95 %", "s/question")
+NOTE = """
+computed: tokens that went through the network, a question; reused: share of the prompts' tokens that did
+not; ÷ distinct: tokens computed over the distinct tokens of the finished trees.
+"""
+
+
+def search(config: RunConfig, model: Any, questions: Path, n: int, path: Path, live: bool) -> float:
+    """Searches the first `n` questions into `path` (continuing what is there) and returns the seconds it took."""
+    meta, progress = describe(config), Progress(n, name=path.stem, live=live)
+    writer = open_writer(path, meta, progress)
+    started = time.monotonic()
+    search_all(config, model, itertools.islice(read_questions(questions), n), writer, meta, progress)
+    return time.monotonic() - started
+
+
+def row(path: Path, seconds: float) -> list[str]:
+    records = [record for _, record in read_tree_lines(path)]
+    right = sum((one["prediction"] or {}).get("correct") is True for one in records)
+    cells = [column.cell(records) for column in columns(DEMO).values()]
+    return [path.stem, *share(right, len(records)), f"{seconds / len(records):.2f}", *cells]
+
+
+@options.command(__doc__)
+@click.option("--limit", "--n", "limit", type=options.Whole(1), default=80, help="the first N problems")
+@click.option(
+    "--questions",
+    "--qaf",
+    type=options.FILE,
+    metavar="FILE",
+    default=HELD_OUT,
+    show_default="the held-out problems",
+    help=".json or .jsonl, with answers",
+)
+@click.option(
+    "--configs",
+    "--config",
+    cls=options.Several,
+    type=options.FILE,
+    metavar="FILE...",
+    default=CONFIGS,
+    show_default="five of the embedded model",
+    help="YAML files, a row of the table each",
+)
+@click.option("--output", type=options.FILE, default=Path("runs/demo"), help="folder of the tree files")
+@options.live
+def command(limit: int, questions: Path, configs: tuple[Path, ...], output: Path, live: bool) -> None:
+    limit = min(limit, count_questions(questions))
+    loaded = {path: load_config(path) for path in configs}
+    model = load_model(next(iter(loaded.values())).model_copy(update={"need_value_func": True}))
+    rows = []
+    for path, config in loaded.items():
+        trees = output / f"{path.stem}.jsonl"
+        rows.append(row(trees, search(config, model, questions, limit, trees, live)))
+    head = [*HEAD, *(column.title for column in columns(DEMO).values())]
+    print(f"\n{limit} problems of {shown(questions)}, one answer each\n\n{text_table(head, rows, rule=True)}")
+    print(f"{NOTE}\ntrees: {output}/*.jsonl")

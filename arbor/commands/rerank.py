@@ -1,0 +1,64 @@
+"""Decide sampled solutions by a value head: outcome-supervised reranking (OVM), best of n.
+
+arbor rerank --trees SAMPLED.jsonl --model DIR --output RERANKED.jsonl [--vote value_weighted]
+
+Every node gets the value that DIR's head gives it. --model need not be the model that sampled: it only has to share
+its token ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from arbor.assembly import check_output, grade
+from arbor.commands import _options as options
+from eval.data.questions import read_answers
+from mcts.jsonl import encode_line, write_whole
+from mcts.search.voting import Candidate, decide
+from mcts.trees.file import read_roots, read_tree_lines
+from mcts.trees.node import walk
+
+
+async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> dict[str, Any]:
+    """The record with the scorer's values and the decision that they make."""
+    trees = [record["react"], *record.get("runs", ())]
+    roots = read_roots(where, record)
+    candidates = []
+    for run, (root, tree, values) in enumerate(zip(roots, trees, scorer.values(roots, where), strict=True)):
+        for tag, value in values.items():
+            tree[tag]["value"] = value
+        leaves = [node for node in walk(root) if node.answered and not node.children]
+        candidates += [Candidate(leaf.final_answer, values[leaf.tag], leaf.tag, run) for leaf in leaves]
+    candidates.sort(key=lambda candidate: -candidate.value)
+    decision = await decide(candidates, vote, grade)
+    prediction = None if decision is None else asdict(decision)
+    answers = read_answers(record, where)
+    if prediction is not None and answers:
+        prediction["correct"] = await grade(answers, prediction["final_answer"])
+    return {**record, "prediction": prediction}
+
+
+async def rerank_file(trees: Path, model: Path, output: Path, vote: str) -> None:
+    from models.training.score import Scorer
+
+    scorer = Scorer(model)
+    with write_whole(output) as file:
+        for where, record in tqdm(read_tree_lines(trees), unit="question", desc="rerank"):
+            file.write(encode_line(await rerank(where, record, scorer, vote)))
+
+
+@options.command(__doc__)
+@options.trees("tree file, usually of several runs a question")
+@options.model("model folder with a value head")
+@options.output("tree file (never overwritten)")
+@click.option("--vote", type=click.Choice(("none", "value_weighted")), default="none", help="none: the best")
+def command(trees: Path, model: Path, output: Path, vote: str) -> None:
+    check_output(output, new=True)
+    asyncio.run(rerank_file(trees, model, output, vote))
+    print(output)

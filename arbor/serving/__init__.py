@@ -1,0 +1,1 @@
+"""An HTTP endpoint whose answers come out of a search."""
