@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from arbor.commands.export_gguf import BESIDE, export
+from models.engines.llama_cpp.export import BESIDE, export
 from models.engines.value_head import ValueHead, save_value_head
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -50,7 +50,7 @@ def configuration(method: str, **changes: Any) -> RunConfig:
 @pytest.fixture(scope="module")
 def questions(reference: Path) -> list[Question]:
     """Two each of MAWPS, SVAMP and GSM8K."""
-    found = [item for name in ("mawps", "svamp", "gsm8k") for item in load(name, "test", reference / "data")[:2]]
+    found = [item for name in ("mawps", "svamp", "gsm8k") for item in load(name, reference / "data")[:2]]
     return [Question(index, {"question": one.question}, "") for index, one in enumerate(found)]
 
 
@@ -112,7 +112,7 @@ async def test_the_same_trees_alone_and_together(transformers: TransformersModel
 
 async def test_sixty_four_questions_in_flight(transformers: TransformersModel, reference: Path) -> None:
     """Peak memory grows with what the questions have of their own, not with the 1,300 tokens of their prompt."""
-    items = load("svamp", "test", reference / "data")[:64]
+    items = load("svamp", reference / "data")[:64]
     asked = [Question(index, {"question": item.question}, "") for index, item in enumerate(items)]
     config = configuration("greedy", max_tokens=8, num_few_shot=8, max_depth=1)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
