@@ -41,6 +41,7 @@ ASKED = Conversation((Message("system", "Be brief."), Message("user", "What is 2
 class Chats(Handler):
     """replies: what is said in place of the model's messages, one after the other. asked: the bodies of requests."""
 
+    timeout = 3.0  # seconds: no thread of a connection outlives the tests here by more
     names_stops: ClassVar[bool] = True
     refuses: ClassVar[dict[str, str]] = {}
     replies: ClassVar[list[Any]] = []
@@ -370,6 +371,8 @@ async def test_the_prompt_of_a_chat_reaches_a_server_of_texts_with_its_control_t
     prompts: list[str] = []
 
     class Texts(Handler):
+        timeout = 3.0
+
         def do_POST(self) -> None:
             self.service = NoIds(service)  # type: ignore[assignment]
             super().do_POST()
