@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-view viewer test-vllm bench tiny clean
+.PHONY: venv demo test test-view viewer test-vllm test-ray bench tiny clean
 
 venv: $(STAMP)
 
@@ -58,6 +58,12 @@ $(VLLM)/.ready: requirements-vllm.txt requirements-dev.txt requirements-openai.t
 
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest tests/models/test_vllm_engine.py
+
+# The run over a Ray cluster of several nodes on this machine. Ray (240 MB installed) stays out of `make test`, whose tests
+# of it are skipped where it is missing.
+test-ray: venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-ray.txt
+	$(BIN)/python -m pytest tests/arbor/test_cluster.py
 
 # Every claim about speed, ours beside the rival or the limit of the same run: tables, and bench.json.
 bench: venv

@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -57,14 +59,16 @@ Work = Callable[[Question, Answered], None]
 
 
 class Pool:
-    """The engines of a run. `run` gives them the questions and hands each result to `write`, once."""
+    """The engines of a run, actors of `kind`. `run` gives them the questions and hands each result to `write`, once."""
 
-    def __init__(self, config: RunConfig, meta: dict[str, Any], seed: int, share: Share) -> None:
+    def __init__(
+        self, config: RunConfig, meta: dict[str, Any], seed: int, share: Share, kind: type[Engine] = Engine
+    ) -> None:
         self._settings = (config, meta, seed)
         self._share = share
         self._in_flight = config.questions_in_flight
         options = {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_concurrency": self._in_flight + 4}
-        self._kind = ray.remote(Engine).options(**options)
+        self._kind = ray.remote(kind).options(**options)
         self._members: list[Member] = []
         self._waiting: Member | None = None  # asked for, not placed yet
         self._again: deque[Question] = deque()
@@ -86,7 +90,7 @@ class Pool:
                         upcoming = next(source, None)
                 if upcoming or self._again:
                     self._ask_for_one()
-                elif not any(member.questions for member in self._members):
+                elif all(question is None for _, question in self._tasks.values()):
                     return
                 await self._wait(write)
         finally:
@@ -121,7 +125,8 @@ class Pool:
         timeout = PATIENCE_SECONDS if idle and self._waiting is not None else None
         done, _ = await asyncio.wait(self._tasks, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if not done:
-            print(f"waiting for {self._share} on one machine; the cluster has {_resources()}", file=sys.stderr)
+            found = ", ".join(f"{_resources().get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+            print(f"waiting for the first engine ({self._share}); the cluster has {found}", file=sys.stderr)
         for task in done:
             member, question = self._tasks.pop(task)
             try:
@@ -174,19 +179,26 @@ def _cause(error: RayTaskError) -> Exception:
     return UserError(str(cause)) if isinstance(cause, UserError) else cause
 
 
-def _resources() -> str:
-    found = ray.cluster_resources()
-    return ", ".join(f"{found.get(name, 0):g} {name}" for name in ("CPU", "GPU"))
+def _resources() -> dict[str, float]:
+    untyped: Any = ray
+    found: dict[str, float] = untyped.cluster_resources()
+    return found
 
 
 @contextmanager
 def connected(address: str) -> Iterator[None]:
-    """In a Ray cluster: that at `address` ("auto": the one that this machine belongs to), or for "" that one or, where
-    there is none, a new one on this machine alone. Raises UserError."""
+    """In a Ray cluster: that at `address` ("auto": the one that this machine belongs to), or for "local" that one or,
+    where there is none, a new one on this machine alone. Raises UserError."""
+    _check_reachable(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address or None, log_to_driver=False, logging_level="error", include_dashboard=None)
+        ray.init(
+            None if address == "local" else address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=None,
+        )
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         raise UserError(f"--ray {address}: {str(error).strip().splitlines()[0]}") from None
     finally:
@@ -197,9 +209,19 @@ def connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
+def _check_reachable(address: str) -> None:
+    """Raises UserError where nobody listens; Ray would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isascii() and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise UserError(f"--ray {address}: no cluster there: {getattr(error, 'strerror', None) or error}") from None
+
+
 def share_of(config: RunConfig, cpus: float, gpus: float | None, engines: int | None) -> Share:
     """gpus: None takes one (or `tensor_parallel_size`) where the cluster has any and the configuration may use it."""
     if gpus is None:
         wanted = int(config.engine_args.get("tensor_parallel_size", 1))
-        gpus = wanted if ray.cluster_resources().get("GPU", 0) and config.device != "cpu" else 0
+        gpus = wanted if _resources().get("GPU", 0) and config.device != "cpu" else 0
     return Share(cpus, gpus, engines)

@@ -30,6 +30,12 @@ class ClusterOptions:
     gpus: float | None
     engines: int | None
 
+    def words(self) -> list[str]:
+        """The options as they stand on a command line."""
+        words = [f"--ray={self.address}", f"--ray-cpus={self.cpus}"]
+        words += [] if self.gpus is None else [f"--ray-gpus={self.gpus}"]
+        return words + ([] if self.engines is None else [f"--ray-engines={self.engines}"])
+
 
 def cluster(function: Function) -> Function:
     """--ray and what belongs to it: `ray`, `ray_cpus`, `ray_gpus`, `ray_engines`."""
@@ -40,8 +46,8 @@ def cluster(function: Function) -> Function:
         ),
         click.option("--ray-cpus", type=click.FloatRange(0), default=1.0, help="of each engine and its interpreter"),
         click.option(
-            "--ray", is_flag=False, flag_value="", metavar="[ADDRESS]",
-            help="search on a Ray cluster: host:port, auto, or nothing for this machine's (docs/cluster.md)",
+            "--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]",
+            help="searches run on a Ray cluster: host:port, auto, or nothing for this machine's (docs/cluster.md)",
         ),
     ):  # fmt: skip
         function = option(function)

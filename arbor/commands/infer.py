@@ -241,7 +241,7 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
         _, meta["shard"] = options.shard.describe(questions, config)
         questions = list(options.shard.part(questions, config.budget_block))
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
-    progress = Progress(len(questions), lambda row: row["score"][0], name)
+    progress = Progress(len(questions), lambda row: row["score"][0], name, live=options.live)
     return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
 
 
@@ -304,6 +304,7 @@ def option(
 @option("--max_tokens_per_call", int, help="tokens a step  [default: 1024]")
 @option("--max_func_call", int, help="programs a solution  [default: 3]")
 @option("--use_train_prompt_format", is_flag=True, default=None, help="<|user|> ... prompts")
+@_options.live
 @option("--code_state", click.Choice(("fresh", "carried")), help="a new state for each block, or not  [default: fresh]")
 def command(limit: int | None, **given: Any) -> None:
     options = Options(**given)

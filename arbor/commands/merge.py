@@ -10,7 +10,6 @@ the same command goes on.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -18,7 +17,7 @@ import click
 from arbor.assembly import check_output, describe
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, graded
-from arbor.commands.solve import solve
+from arbor.commands.solve import Asked, solve
 from arbor.shards import Merged
 from mcts.errors import UserError
 from models.engines.config import make_config
@@ -44,8 +43,8 @@ def merge(files: tuple[Path, ...], output: Path, finish: Path | None) -> None:
     if merged.missing and finish is not None:
         search_missing(merged, finish, output)
         return
-    print("\n".join(progress.summary()), file=sys.stderr)
     print(output)
+    progress.conclude(output)
 
 
 def search_missing(merged: Merged, questions: Path, output: Path) -> None:
@@ -55,7 +54,7 @@ def search_missing(merged: Merged, questions: Path, output: Path) -> None:
             f"{merged.first}: the model is another one here, or the line is of `arbor infer`; "
             "run the unfinished shard's own command again instead of --finish"
         )
-    solve(config, questions, output, merged.total, resume=True)
+    solve(config, Asked(questions, merged.total), output, resume=True)
 
 
 @options.command(__doc__)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from arbor.commands import _cluster
 from arbor.commands import _options as options
 from arbor.commands._running import when_stopped
 from eval.data.questions import count_questions, read_questions
@@ -26,9 +27,10 @@ def read_answered(path: Path) -> list[dict[str, object]]:
     return [question.item for question in read_questions(path)]
 
 
-def tools() -> Tools:
-    """The stages as subcommands of arbor."""
+def tools(cluster: _cluster.ClusterOptions | None = None) -> Tools:
+    """The stages as subcommands of arbor; the searches on `cluster`, if there is one."""
     commands = {name: [sys.executable, "-m", "arbor", name] for name in COMMANDS}
+    commands["solve"] += cluster.words() if cluster is not None else []
     return Tools(commands, read_answered, write_report)
 
 
@@ -41,5 +43,14 @@ def run(runner: Runner) -> None:
 
 @options.command(__doc__)
 @options.keys("YAML of the rounds")
-def command(config: Path, overrides: tuple[str, ...]) -> None:
-    run(Runner(load_keys(Rounds, config, overrides), tools(), config.parent))
+@_cluster.cluster
+def command(
+    config: Path,
+    overrides: tuple[str, ...],
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float | None,
+    ray_engines: int | None,
+) -> None:
+    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
+    run(Runner(load_keys(Rounds, config, overrides), tools(cluster), config.parent))

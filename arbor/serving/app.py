@@ -70,7 +70,7 @@ class Endpoint:
     def __init__(self, service: Service) -> None:
         self.service = service
         usable = [name for name in NAMES if self._usable(name)]
-        self._models = [_model(name) for name in (service.name, *usable)]
+        self._models = [_model(service.name, search=False), *map(_model, usable)]
 
     def _usable(self, name: str) -> bool:
         try:
@@ -94,7 +94,9 @@ class Endpoint:
 
     async def model(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if name == self.service.name or (method_keys(name) is not None and self._usable(name)):
+        if name == self.service.name:
+            return JSONResponse(_model(name, search=False))
+        if method_keys(name) is not None and self._usable(name):
             return JSONResponse(_model(name))
         error = Refused(404, f"model {name!r:.80} is not served here; expected {FORMS}", "model_not_found", "model")
         return refusal(error)
@@ -144,8 +146,8 @@ class Endpoint:
         return JSONResponse(reply.whole(record))
 
 
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "arbor"}
+def _model(name: str, search: bool = True) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "arbor", "search": search}
 
 
 async def _last(found: AsyncGenerator[Any]) -> Any:

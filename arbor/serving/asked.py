@@ -132,7 +132,11 @@ def _configure(base: RunConfig, method: dict[str, Any], body: Mapping[str, Any],
     except UserError as error:
         raise Refused(400, str(error).removeprefix("the request: ")) from None
     if config.need_value_func and not base.need_value_func:
-        raise Refused(400, "this server's model has no value head; expected arbor-greedy or arbor-maj-N", param="model")
+        raise Refused(
+            400,
+            "the server runs without a value head (need_value_func); expected arbor-greedy or arbor-maj-N",
+            param="model",
+        )
     if (samples := most_samples(config)) > limits.samples:
         raise Refused(400, f"such a search may sample {samples} steps; expected at most {limits.samples}")
     return config.model_copy(update={

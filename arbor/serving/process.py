@@ -13,6 +13,7 @@ from arbor.assembly import load_model
 from arbor.serving.app import make_app
 from arbor.serving.limits import Limits
 from arbor.serving.service import Service
+from mcts.errors import UserError
 from models.engines.config import RunConfig
 
 
@@ -50,7 +51,10 @@ def make_server(service: Service, keys: Sequence[str], grace: int) -> Server:
 def serve(
     config: RunConfig, name: str, limits: Limits, keys: Sequence[str], listening: socket.socket, grace: int
 ) -> None:
-    """Serves on a socket until a signal comes. Raises UserError for a model that cannot be loaded."""
+    """Serves on a socket until a signal comes. Raises UserError for a model that cannot be loaded, and for a search
+    that needs the answers."""
+    if config.is_sampling:
+        raise UserError("is_sampling needs known answers, and requests have none: --set is_sampling=false")
     service = Service(config, load_model(config), name, limits)
     try:
         host, port = listening.getsockname()[:2]

@@ -60,12 +60,15 @@ class Service:
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         """The engine's own reply (`models.engines.server`). Raises Refused."""
         try:
-            async with self.gate.place():
+            async with self.gate.place(), asyncio.timeout(self.limits.search_seconds):
                 reply = await self._background.run(self.engine.answer(body))
         except ContextTooLong as error:
             raise Refused(400, f"context length: {error}", "context_length_exceeded") from None
         except (BadRequest, UserError, ValueError, RecursionError) as error:
             raise Refused(400, str(error)) from None
+        except TimeoutError:
+            seconds = self.limits.search_seconds
+            raise Refused(504, f"not done within {seconds:g} s; expected fewer or shorter choices", "timeout") from None
         except Refused:
             raise
         except Exception as error:

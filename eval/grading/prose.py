@@ -16,7 +16,7 @@ from eval.grading.answers import Answer, Family, Items, Named, Region, Scalar, U
 from eval.grading.compare import same
 from eval.grading.extract import boxes
 from eval.grading.reading import read
-from eval.grading.units import NUMBER_WORDS, SCALES, number_in_words
+from eval.grading.units import NUMBER_WORDS, SCALES, changes, number_in_words, says_more
 
 MAX_MENTIONS = 40
 MAX_SENTENCES = 60
@@ -41,7 +41,8 @@ _HEDGE = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:not|never|no|cannot|neither|nor|wrong|incorrect|false|mistake|impossible|invalid|extraneous|reject(?:ed)?|"
-    r"without|except|excluding)\b|n't\b|\bnon\b",
+    r"without|except|excluding|doubt|unlikely|too|fails?|contradicts?|contradiction|discard(?:ed)?|in base|"
+    r"modulo|percent of)\b|n't\b|% of\b|\bnon\b",
     re.IGNORECASE,
 )
 _MARKER = re.compile(
@@ -72,7 +73,7 @@ _CLAUSE = re.compile(
 _PIECE = re.compile(
     r"(?P<math>\\begin\{(\w+)\}.*?\\end\{\2\}|\\[a-zA-Z]+\s*(?:\{[a-z]+\})?)"
     r"|(?P<word>(?<![\\a-zA-Z])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|pi|exp|oo|max|min|gcd|lcm|floor|ceil)\b)"
-    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
+    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+(?!is|are|or|and|was|isn)[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
     re.DOTALL,
 )
 
@@ -230,7 +231,14 @@ def _last_value(text: str, in_words: bool) -> str:
     if copulas and (head := _head(text[copulas[-1].end() :], in_words)):
         return head
     values = list(_values(text))
-    return values[0] if len(values) == 1 else ""
+    if len(values) != 1:
+        return ""
+    before, _, after = text.partition(values[0])
+    told = re.findall(r"[^\W\d_]+", before + after)  # a sentence: it has a verb or another function word
+    following = re.match(r"\W*([a-zA-Z]+)", after)
+    if following and changes(following[1]):
+        return ""
+    return values[0] if any(says_more(word) or not word.isascii() for word in told) else ""
 
 
 def _head(tail: str, in_words: bool) -> str:
@@ -309,7 +317,7 @@ def _taken_back(answer: str, sentences: list[str], mentions: list[list[str]], fi
         hedged, denied = _HEDGE.search(sentence), _DENIAL.search(sentence)
         if not hedged and not denied:
             continue
-        agreeing = [_agree(answer, mention) for mention in mentions[at]]
+        agreeing = [_agree(answer, mention) for mention in mentions[at]] or [denied is not None]
         if (True in agreeing and at >= first) or (False in agreeing and (hedged or at > first)):
             return True
         if (hedged or denied) and at == first:

@@ -75,7 +75,8 @@ class Client:
             base = self.base_url
             raise UserError(f"{base}/models: {error}; base_url ends with the version, such as /v1") from None
         names = [model["id"] for model in models]
-        name = wanted or (names[0] if len(names) == 1 else "")
+        engines = [model["id"] for model in models if not model.get("search")]  # Arbor's server lists its searches, too
+        name = wanted or (engines[0] if len(engines) == 1 else "")
         if not name or (names and name not in names):
             known = ", ".join(names) or "none"
             raise UserError(f"engine_args: model {wanted!r}: {self.base_url} serves {known}")

@@ -12,24 +12,23 @@ server makes of it is its own affair. Without log-probabilities in the replies e
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import math
 import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Finish, Sample, Sampling
 from models.engines.arguments import read_settings
 from models.engines.client import Client, Refused, address
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
-from models.engines.seeds import seed_of
-from models.engines.text import Tokenizer, eos_ids, load_tokenizer
-from models.engines.usage import Bills
+from models.engines.remote import RemoteModel
+from models.engines.sampling import seed_of
+from models.engines.text import eos_ids, load_tokenizer
 
 VALUE_OFFSET = 64.0  # of the vLLM plugin's slot
 OFFICIAL = "https://api.openai.com/v1"
@@ -81,18 +80,16 @@ class Dialect:
     extras: bool
 
 
-class OpenAIModel:
+class OpenAIModel(RemoteModel):
     """`LanguageModel` over a server. May be used from several event loops, one after another."""
 
     def __init__(self, settings: Settings, tokenizer: Any, eos: frozenset[int]) -> None:
         """Asks the server what it has and understands. eos: the tokens that end a sequence. Raises UserError."""
+        super().__init__(tokenizer, "openai")
         self.settings = settings
-        self.tokenizer = Tokenizer(tokenizer)
-        self.bills = Bills()
         self._bos: str = getattr(tokenizer, "bos_token", None) or ""
         self._controls = frozenset(getattr(tokenizer, "all_special_ids", ()))
         self._drafts = Drafts(self.tokenizer, eos)
-        self._thread = Background("openai")
         self._client = settings.client()
         self.close = weakref.finalize(self, _stop, self._thread, self._client)
         self._thread.call(self._greet())
@@ -108,32 +105,12 @@ class OpenAIModel:
         tokenizer = load_tokenizer(folder)
         model = cls(settings, tokenizer, eos_ids(folder, tokenizer))
         if need_value:
-            model._thread.call(model._value_of(Context(None, model.encode_prompt("1 + 1 ="))))
+            model._thread.call(model._evaluate(Context(None, model.encode_prompt("1 + 1 ="))))
         return model
 
-    # --- the port
+    # --- one request
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode(text)
-
-    def encode_prompt(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode_start(text)
-
-    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return self.tokenizer.encode_chat(chat)
-
-    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
-        self._check_length(context)
-        draws = n if params.temperature > 0 else min(n, 1)  # the most likely sample is always the same
-        results = await self._thread.run(self._sample_all(context, draws, params))
-        samples = tuple(sample for sample, _ in results)
-        return Expansion(results[0][1] if results else None, samples if draws == n else samples * n)
-
-    async def evaluate(self, context: Context) -> float:
-        self._check_length(context)
-        return await self._thread.run(self._value_of(context))
-
-    async def _value_of(self, context: Context) -> float:
+    async def _evaluate(self, context: Context) -> float:
         reply = await self._complete(context, {"max_tokens": 1, "temperature": 0.0})
         value = self._value(reply)
         if value is None:
@@ -143,25 +120,7 @@ class OpenAIModel:
             )
         return value
 
-    def usage(self, root: Context) -> Usage:
-        """What was done for all prompts that begin with `root`, as far as the server reports it."""
-        return self.bills.usage(root)
-
-    @property
-    def totals(self) -> Usage:
-        return self.bills.totals
-
-    def _check_length(self, context: Context) -> None:
-        if self.window and context.length >= self.window:
-            raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self.window}")
-
-    # --- one sample
-
-    async def _sample_all(self, context: Context, n: int, params: Sampling) -> list[tuple[Sample, float | None]]:
-        return await asyncio.gather(*(self._sample(context, index, params) for index in range(n)))
-
-    async def _sample(self, context: Context, index: int, params: Sampling) -> tuple[Sample, float | None]:
-        limit = min(params.max_tokens, self.window - context.length) if self.window else params.max_tokens
+    async def _sample(self, context: Context, index: int, params: Sampling, limit: int) -> tuple[Sample, float | None]:
         wanted: dict[str, Any] = {"max_tokens": limit, "temperature": params.temperature}
         if params.stop:
             wanted["stop"] = list(params.stop)
@@ -204,7 +163,7 @@ class OpenAIModel:
         value = reply.get("value")
         if value is None and self.settings.value_token_id >= 0:
             rows = (reply["choices"][0].get("logprobs") or {}).get("top_logprobs") or [{}]
-            slot = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
+            slot: Any = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
             value = slot + VALUE_OFFSET if _is_number(slot) else slot
         if value is None:
             return None
@@ -273,11 +232,11 @@ class OpenAIModel:
         reused = _count(details, "cached_tokens") if isinstance(details, dict) else 0
         generated = _count(usage, "completion_tokens")
         counted = {"prompt": len(ids), "reused": min(reused, len(ids)), "decoded": max(0, generated - 1)}
-        self.bills.count(context, **counted, generated=generated)
+        self.counter.count(context, **counted, generated=generated)
         return reply
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return type(value) in (int, float) and math.isfinite(value)
 
 

@@ -24,8 +24,8 @@ from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish,
 from models.engines.client import Client, Refused
 from models.engines.openai import Settings
 from models.engines.queue import Background
-from models.engines.seeds import seed_of
-from models.engines.usage import Bills
+from models.engines.sampling import seed_of
+from models.engines.usage import UsageCounter
 
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
 MARKS = 256  # the first id behind the bytes
@@ -65,7 +65,7 @@ class OpenAIChat:
     def __init__(self, settings: Settings) -> None:
         """Raises UserError."""
         self.settings, self.tokenizer = settings, Letters()
-        self.bills = Bills()
+        self.counter = UsageCounter()
         self._thread = Background("openai")
         self._client = settings.client()
         self.close = weakref.finalize(self, _stop, self._thread, self._client)
@@ -115,11 +115,11 @@ class OpenAIChat:
 
     def usage(self, root: Context) -> Usage:
         """What was done for all prompts that begin with `root`, as far as the server reports it."""
-        return self.bills.usage(root)
+        return self.counter.usage(root)
 
     @property
     def totals(self) -> Usage:
-        return self.bills.totals
+        return self.counter.totals
 
     # --- one sample
 
@@ -193,7 +193,7 @@ class OpenAIChat:
         prompt, generated = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
         cached = _count(usage.get("prompt_tokens_details") or {}, "cached_tokens")
         counted = {"reused": min(cached, prompt), "decoded": max(0, generated - 1), "generated": generated}
-        self.bills.count(context, prompt=prompt, **counted)
+        self.counter.count(context, prompt=prompt, **counted)
         return reply
 
     def _adapts(self, message: str, body: dict[str, Any]) -> bool:

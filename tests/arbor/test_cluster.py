@@ -125,7 +125,7 @@ def test_sigterm_keeps_what_is_finished_and_frees_the_cluster(cluster: Cluster, 
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--set", "engine_args={window: 3, no_such_key: 1}"), "no_such_key"),
+        (("--set", "engine_args={no_such_key: 1}"), "no_such_key"),
         (("--set", "budget_block=4", "--set", "mode=mcts"), "budget_block"),
     ],
 )

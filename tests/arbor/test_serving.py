@@ -29,11 +29,12 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -r 
 import openai
 
 from arbor.assembly import describe, load_model, open_solver
-from arbor.commands.serve import listen
+from arbor.commands.serve import listen, read_keys
 from arbor.serving.asked import method_keys, most_samples
 from arbor.serving.limits import Gate, Limits, Refused
 from arbor.serving.process import make_server
 from arbor.serving.service import Service
+from mcts.errors import UserError
 from mcts.question import Question
 from models.engines.config import load_config
 
@@ -203,6 +204,23 @@ def test_the_engine_answers_under_its_own_name_with_values(server: Server) -> No
     assert reply.usage.completion_tokens == 16
     with pytest.raises(openai.BadRequestError, match="no chat of its own"):
         client.chat.completions.create(**chat(GARDEN, "weights"))
+
+
+async def test_the_openai_engine_searches_with_the_served_model(server: Server) -> None:
+    """Without a name it takes the engine, not one of the searches."""
+    from models.engines.openai import OpenAIModel
+
+    folder = str(server.config.model_dir)
+    outside = OpenAIModel.load(folder, need_value=True, engine_args={"base_url": server.url + "/v1"})
+    config = server.config
+    records = []
+    for model in (outside, load_model(config)):
+        async with open_solver(config, model, {}, 0) as solver:
+            records.append(await solver.solve(Question(0, {"question": GARDEN}, "")))
+    answers = [record["prediction"]["final_answer"] for record in records]
+    assert answers[1] == "24" and answers[0]
+    values = [record["react"]["0.0"]["value"] for record in records]
+    assert all(-1 < value < 1 for value in values)
 
 
 BAD: list[tuple[int, str, Any]] = [
@@ -398,6 +416,44 @@ def test_sigterm_lets_what_is_in_flight_finish_and_refuses_what_waits() -> None:
     assert process.returncode == 143 and "terminated" in err and "Traceback" not in err
     with pytest.raises(ConnectionError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_several_processes_listen_on_one_port_where_told_to() -> None:
+    with listen("127.0.0.1", 0, True) as first:
+        port = first.getsockname()[1]
+        listen("127.0.0.1", port, True).close()
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*in use"):
+            listen("127.0.0.1", port, False)
+
+
+def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ARBOR_API_KEY", raising=False)
+    assert read_keys(None) == []
+    monkeypatch.setenv("ARBOR_API_KEY", " one \n")
+    assert read_keys(None) == ["one"]
+    path = tmp_path / "keys.txt"
+    path.write_text("a b\n\n  c\n")
+    assert read_keys(path) == ["a b", "c"]
+    path.write_text("\n \n")
+    for missing in (path, tmp_path / "none"):
+        with pytest.raises(UserError, match=str(missing)):
+            read_keys(missing)
+
+
+def test_without_the_extra_the_engine_is_served_alone_and_that_is_said() -> None:
+    code = "import sys; sys.modules['starlette'] = None; from arbor.commands import main; main('serve')"
+    command = [sys.executable, "-c", code, "--config", str(CONFIG), "--port", "0"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stderr is not None
+    url = process.stdout.readline().split()[-1]
+    body = json.dumps({"prompt": GARDEN, "max_tokens": 3}).encode()
+    with urllib.request.urlopen(url + "/completions", body, timeout=60) as reply:
+        assert len(json.load(reply)["choices"][0]["token_ids"]) == 3
+    process.terminate()
+    _, err = process.communicate(timeout=30)
+    assert "arbor-search[serve]" in err and process.returncode == 143
+    refused = subprocess.run([*command, "--keys", str(CONFIG)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "keys need arbor-search[serve]" in refused.stderr
 
 
 async def test_a_gate_loses_no_place_whoever_leaves() -> None:

@@ -18,7 +18,7 @@ from models.engines.transformers.prefixes import Beginnings
 from tests.conftest import save_model_folder
 
 FEW_SHOT = "".join(f"Question: What is {i} + {i * i}?\nAnswer: {i + i * i}\n\n" for i in range(3, 11))  # 300 tokens
-COUNT = 10
+COUNT = 6
 
 
 def question(index: int) -> str:
@@ -77,8 +77,8 @@ async def test_the_common_beginning_is_computed_once_a_run(tmp_path: Path, count
     decoded = usage.tokens_generated
     children = sum(2 * 13 for _ in range(COUNT)) + COUNT * 4
     assert distinct <= usage.tokens_computed <= distinct + decoded + children + COUNT * PAGE
-    assert distinct < 0.3 * sum(len(root) for root in roots)
-    assert usage.tokens_reused > 9 * len(FEW_SHOT)
+    assert distinct < 0.4 * sum(len(root) for root in roots)
+    assert usage.tokens_reused > (COUNT - 1) * len(FEW_SHOT)
 
 
 async def test_greedy_tokens_after_a_shared_beginning_are_those_of_plain_transformers(tmp_path: Path) -> None:
