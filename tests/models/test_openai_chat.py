@@ -41,6 +41,7 @@ ASKED = Conversation((Message("system", "Be brief."), Message("user", "What is 2
 class Chats(Handler):
     """replies: what is said in place of the model's messages, one after the other. asked: the bodies of requests."""
 
+    timeout = 3.0  # seconds: no thread of a connection outlives the tests here by more
     names_stops: ClassVar[bool] = True
     refuses: ClassVar[dict[str, str]] = {}
     replies: ClassVar[list[Any]] = []
@@ -359,6 +360,20 @@ async def test_a_search_over_chats_runs_code_and_answers(folder: Path) -> None:
     assert server.handler.asked[-1]["messages"][-1]["content"] == "```output\n42\n```"
 
 
+def test_the_public_face_needs_no_folder_for_a_server_of_chats(folder: Path) -> None:
+    import arbor
+
+    server = Server(folder)
+    server.handler.replies.append({"choices": [{"message": {"content": "\\boxed{42}"}, "finish_reason": "stop"}]})
+    keys = {"api": "chat", "base_url": server.url, "model": "small"}
+    with (
+        arbor.load_model(engine="openai", value_head=False, markup="chat", **keys) as model,
+        arbor.Solver(model, arbor.Greedy(), chat_preset="gpt-oss") as solver,
+    ):
+        assert solver.solve("What is 6 * 7?").answer == "42"
+    assert server.handler.asked[-1]["max_tokens"] == 2000  # not the bounds of the embedded model
+
+
 def test_values_are_refused_before_anything_is_asked(server: Server) -> None:
     with pytest.raises(UserError, match=r"gives no values.*value_from: majority"):
         load_engine(config_of(server, mode="mcts", need_value_func=True))
@@ -370,6 +385,8 @@ async def test_the_prompt_of_a_chat_reaches_a_server_of_texts_with_its_control_t
     prompts: list[str] = []
 
     class Texts(Handler):
+        timeout = 3.0
+
         def do_POST(self) -> None:
             self.service = NoIds(service)  # type: ignore[assignment]
             super().do_POST()
