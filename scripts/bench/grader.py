@@ -92,7 +92,8 @@ def changed_golds(folder: Path, limit: int) -> list[Pair]:
     """Golds of five data sets, each with one of its tokens replaced by another of its kind."""
     random = Random(2026)
     golds = [item.answers[0] for name in ("math", "gsm8k", "gsm-hard", "svamp", "asdiv") for item in load(name, folder)]
-    golds, pairs = sorted({gold for gold in golds if gold}), []
+    golds = sorted({gold for gold in golds if gold})
+    pairs: list[Pair] = []
     while len(pairs) < limit:
         gold = random.choice(golds)
         token = random.choice(list(_TOKEN.finditer(gold)))

@@ -34,10 +34,11 @@ def model() -> Any:
 
     register_attention()
     torch.manual_seed(0)
+    keys: dict[str, Any] = {"attn_implementation": ATTENTION}
     config = LlamaConfig(
         vocab_size=4096, hidden_size=576, intermediate_size=1536, num_hidden_layers=LAYERS, num_attention_heads=9,
         num_key_value_heads=HEADS, head_dim=DIM, max_position_embeddings=8192, tie_word_embeddings=True,
-        bos_token_id=None, eos_token_id=None, attn_implementation=ATTENTION,
+        bos_token_id=None, eos_token_id=None, **keys,
     )  # fmt: skip
     network = AutoModelForCausalLM.from_config(config, attn_implementation=ATTENTION).eval()
     tokenizer = AutoTokenizer.from_pretrained("models/tiny/weights")

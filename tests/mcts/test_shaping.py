@@ -17,7 +17,7 @@ from mcts.interpreter import ForkInterpreter
 from mcts.markup import SftMarkup, make_markup
 from mcts.search.driver import Solver
 from models.training.imitation import EOS, Spelling, message_pieces, write_examples
-from models.training.shaping import Shaper, Teacher, line_prefixes, tool_error
+from models.training.shaping import Limits, Shaper, Teacher, line_prefixes, tool_error
 from tests.conftest import byte_level_tokenizer, sentencepiece_like_tokenizer, write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, code_step, exact, final_step, make_solver
 
@@ -79,7 +79,7 @@ async def shaped(interpreter: ForkInterpreter, say=student, n: int = 2, **limits
     question = ask(answer="2")
     record = await solver(ScriptedModel(say), interpreter, n_runs=n).solve(question)
     model = ScriptedModel(teacher)
-    found = await Shaper(Teacher(solver(model, interpreter)), exact, **limits).shape(question, record)
+    found = await Shaper(Teacher(solver(model, interpreter)), exact, Limits(**limits)).shape(question, record)
     for one in found:  # every text that a teacher saw begins a prompt that the student's words stand in
         assert one["source"] == "sampled" or any("\nAdd." in prompt for prompt in model.prompts)
     return found
