@@ -85,7 +85,7 @@ def _load_by(place: str, *keys: str) -> Load:
     return load
 
 
-register_engine("transformers", placement=("threads", "max_kept_tokens"), reproducible=True)(
+register_engine("transformers", placement=("threads", "max_kept_tokens", "max_idle_tokens"), reproducible=True)(
     _load_by("models.engines.transformers.engine:TransformersModel", "device", "dtype", "max_rows")
 )
 register_engine(

@@ -110,7 +110,7 @@ def main() -> None:
     behind = None
     if options.proxy:
         one = ["--in-flight", "1000", "--queue", "10000"]
-        behind, url = start("engine_args={threads: 1, max_kept_tokens: 1}", one)
+        behind, url = start("engine_args={threads: 1, max_kept_tokens: 1, max_idle_tokens: 0}", one)
         server, url = start(f"engine_args={{base_url: '{url}', in_flight: 512}}", ["--set", "engine=openai", *places])
     else:
         server, url = start("engine_args={threads: 1}", places)
