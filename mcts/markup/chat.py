@@ -7,7 +7,7 @@ its budget of tokens ends. Not covered: calls of other tools than Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -207,5 +207,4 @@ def _make(frame: Frame) -> ChatMarkup:
 
 
 STYLE_KEYS = tuple(one.name for one in fields(Style))
-Make = Callable[[Frame], Markup]
 CHAT = MarkupEntry(_make, "\n\n", ends_with_eos=True, needs_extractor=True, takes_prompt=True)

@@ -86,13 +86,16 @@ def register_markup(
     ends_with_eos: bool = False,
     needs_extractor: bool = False,
     answer_from: Literal["field", "prose", "program"] = "field",
+    takes_prompt: bool = False,
 ) -> Callable[[Make], Make]:
     """A decorator that registers what makes a markup (a function or a class that takes a Frame). The keys are those of
     MarkupEntry."""
 
     def add(make: Make) -> Make:
         files = dict(examples or {})
-        entry = MarkupEntry(make, step_delim, instructions, files, ends_with_eos, needs_extractor, answer_from)
+        entry = MarkupEntry(
+            make, step_delim, instructions, files, ends_with_eos, needs_extractor, answer_from, takes_prompt
+        )
         MARKUPS.add(name, entry)
         return make
 

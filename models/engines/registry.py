@@ -146,9 +146,14 @@ def describe_model(config: RunConfig) -> dict[str, str]:
     """The name of the model and a hash of its weights, as they stand in every tree. Raises UserError."""
     path = check_model(config)
     if path is None:
-        name = str(config.engine_args.get("model") or config.engine).replace("/", "--")
-        return {"name": name, "weights": "none"}
-    return {"name": path.resolve().name, "weights": weights_hash(path)}
+        return {"name": _file_name(str(config.engine_args.get("model") or config.engine)), "weights": "none"}
+    fetched = not Path(str(config.model_dir)).exists()  # by its name of the hub
+    name = _file_name(str(config.model_dir)) if fetched else path.resolve().name
+    return {"name": name, "weights": weights_hash(path)}
+
+
+def _file_name(model: str) -> str:
+    return model.replace("/", "--")
 
 
 def placement_keys(engine: str) -> frozenset[str]:
