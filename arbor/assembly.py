@@ -138,7 +138,9 @@ def output_path(
 ) -> Path:
     """The default output `{questions}.{mode}.{model}.{time}.jsonl`: an unfinished one of the same run, or a new one.
     A shard's name stands before the time."""
-    model = config.engine if config.model_dir is None else Path(config.model_dir).resolve().name
+    from models.engines.registry import describe_model
+
+    model = describe_model(config)["name"] if config.model_dir is None else Path(config.model_dir).resolve().name
     pattern = questions.with_name(".".join([questions.name, config.mode, model, *([shard.name] if shard else [])]))
     known = unfinished_output(pattern, "." + "[0-9]" * 14, fingerprint, total, recorded_fingerprint) if resume else None
     stamp = datetime.datetime.now().strftime("%Y%m%d%H%M%S")

@@ -11,7 +11,7 @@ from mcts.config import make_keys
 from mcts.errors import UserError
 from models.engines.config import RunConfig
 from models.engines.queue import Background
-from models.engines.registry import describe_model, load_engine
+from models.engines.registry import ENGINES, describe_model, load_engine
 
 if TYPE_CHECKING:
     from mcts.model import LanguageModel
@@ -68,7 +68,8 @@ def load_model(
     """Loads a model.
 
     folder: a causal language model's folder (safetensors, tokenizer, value head beside them), a GGUF file for engine
-        "llama_cpp"; None: the embedded model, which knows the problems of `models/tiny/problems.py` and no others.
+        "llama_cpp", a name of the hub ("org/model@revision"); None: the embedded model, which knows the problems of
+        `models/tiny/problems.py` and no others, or for an engine that needs no folder, none.
     engine: "transformers", "vllm", "llama_cpp", "openai" or a registered one. engine_args: keys of the engine's own
         (docs/engines.md). value_head: whether the folder has one; without it only `Greedy` and `Sampling` work.
     markup: how steps are written (docs/configuration.md, `prompt_wrap`); None: "react_sft" with a value head, else
@@ -76,8 +77,10 @@ def load_model(
 
     Raises UserError for a folder, an engine or a key that cannot be used. Code in the folder is never run.
     """
-    embedded = folder is None
-    keys: dict[str, Any] = {"model_dir": str(folder or EMBEDDED), "engine": engine, "device": device, "dtype": dtype}
+    keys: dict[str, Any] = {"engine": engine, "engine_args": engine_args, "device": device, "dtype": dtype}
+    embedded = folder is None and ENGINES[engine].needs(make_keys(RunConfig, keys, "load_model")) != "none"
+    if embedded or folder is not None:
+        keys["model_dir"] = str(folder or EMBEDDED)
     if embedded and engine == "transformers":
         engine_args = {"threads": 1} | engine_args  # the model is small, and the other cores run the code
     markup = markup or ("react_sft" if value_head else "react")
@@ -88,5 +91,5 @@ def load_model(
         defaults |= {"max_tokens": 100, "max_depth": 8}
     if embedded and not EMBEDDED.is_dir():
         raise UserError(f"{EMBEDDED}: the embedded model is not installed; install the package as a whole")
-    needs = {"mode": "react", "need_value_func": value_head, "engine_args": engine_args}
-    return Model(make_keys(RunConfig, defaults | keys | needs, "load_model"), defaults)
+    keys |= {"mode": "react", "need_value_func": value_head, "engine_args": engine_args}
+    return Model(make_keys(RunConfig, defaults | keys, "load_model"), defaults)

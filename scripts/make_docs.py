@@ -58,8 +58,9 @@ def described_fields(kind: type) -> Iterator[tuple[str, str]]:
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(definition, ast.ClassDef)
     for field, words in itertools.pairwise(definition.body):
-        described = isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant)
-        if described and isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+        if not (isinstance(words, ast.Expr) and isinstance(words.value, ast.Constant)):
+            continue
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
             yield field.target.id, " ".join(str(words.value.value).split())
 
 

@@ -48,7 +48,7 @@ def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
     line = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
     done = subprocess.run([*line, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "png").iterdir()} == {"q_training.png", "q_held_out.png"}
+    assert {path.name for path in (tmp_path / "png").glob("*.png")} == {"q_training.png", "q_held_out.png"}
     (tmp_path / "empty.jsonl").write_text('{"react": {"0": {"text": ""}}}\n')
     line = [sys.executable, "scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
     refused = subprocess.run([*line, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)

@@ -30,7 +30,10 @@ def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
     keys = yaml.safe_load((ROOT / "configs/shape/tiny.yaml").read_text(encoding="utf-8"))
     keys["prepare"] = [line.replace("--questions 200", "--questions 4") for line in keys["prepare"]]
     keys |= {"output": str(output), "search_set": {"n_runs": 2}, "rounds": keys["rounds"][:2]}
-    keys["evaluate"] = {"greedy": {"config": "configs/tiny/greedy.yaml", "n": 4}}
+    greedy = {"config": "configs/tiny/greedy.yaml", "n": 4}
+    keys["evaluate"] = {"greedy": greedy, "dropped": greedy}
+    for one in keys["rounds"]:
+        one["evaluate"] = {"dropped": None}
     keys["train_set"]["updates"] = keys["rounds"][1]["train_set"]["updates"] = 2
     (tmp_path / "shape.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
     command = ["scripts/shape.py", "--config", str(tmp_path / "shape.yaml")]
@@ -41,6 +44,7 @@ def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
     assert set() < {one["source"] for row in rows for one in row["solutions"]} <= {"sampled", "corrected"}
     report = (output / "report.md").read_text(encoding="utf-8")
     assert all(f"| {name} | greedy | 4 |" in report for name in ("start", "imitation", "shaped"))
+    assert "dropped" not in report
     stages = {path: path.read_bytes() for path in output.rglob("*.done")}
     assert run(*command).returncode == 0
     assert {path: path.read_bytes() for path in output.rglob("*.done")} == stages

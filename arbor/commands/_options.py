@@ -133,6 +133,7 @@ def _with(function: Function, options: Sequence[Callable[[Function], Function]])
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="overrides a key of the configuration; repeatable"
 )
+live = click.option("--live", is_flag=True, help="show what the run does: rates, engine, code, accuracy, time left")
 limit = click.option("--limit", type=Whole(1), help="only the first N questions  [default: all]")
 
 

@@ -13,7 +13,9 @@ from typing import Any, Self
 from tqdm import tqdm
 
 from arbor.assembly import choose_seed, open_solver
+from arbor.commands._live import Display
 from arbor.commands._running import when_stopped
+from arbor.commands._tracking import Tracker
 from mcts.errors import UserError
 from mcts.model import LanguageModel
 from mcts.question import Question
@@ -33,10 +35,15 @@ def graded(record: Mapping[str, Any]) -> bool | None:
 
 
 class Progress:
-    """Counts records, those of a run that is continued too. verdict: what a record says of its answer."""
+    """Counts records, those of a run that is continued too. verdict: what a record says of its answer.
 
-    def __init__(self, total: int, verdict: Verdict = graded, name: str = "") -> None:
-        self.total, self.name, self._verdict = total, name, verdict
+    live: `--live`, the facts of the run instead of a bar.
+    """
+
+    def __init__(self, total: int, verdict: Verdict = graded, name: str = "", *, live: bool = False) -> None:
+        self.total, self.name, self._verdict, self._live = total, name, verdict, live
+        self._display: Display | None = None
+        self.tracker: Tracker | None = None
         self.done = self.right = self.graded = 0
         self.reasons = Counter[str]()
 
@@ -51,16 +58,29 @@ class Progress:
 
     def tick(self, record: Mapping[str, Any]) -> None:
         self.see(record)
-        self._show()
-        self.bar.update()
+        if self.tracker is not None:
+            self.tracker.log(self, record)
+        if self._display is None:
+            self._show()
+            self.bar.update()
+
+    def attach(self, solver: Solver) -> None:
+        """What is searched with, for the display of the run."""
+        if self._display is not None:
+            self._display.facts.attach(solver)
 
     def __enter__(self) -> Self:
+        if self._live:
+            self._display = Display(self)
+            return self
         self.bar = tqdm(total=self.total, initial=self.done, unit="question", smoothing=0.1, desc=self.name or None)
         self._show()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self.bar.close()
+        (self.bar if self._display is None else self._display).close()
+        if self.tracker is not None:
+            self.tracker.finish()
 
     def _show(self) -> None:
         if self.graded:
@@ -98,6 +118,7 @@ def search_all(
 
     async def run() -> None:
         async with open_solver(config, model, meta, choose_seed(config, writer)) as solver:
+            progress.attach(solver)
             await run_file(wrap(solver), questions, writer, config.questions_in_flight, progress.tick)
 
     with when_stopped(lambda: progress.kept(writer.path)), progress:

@@ -18,6 +18,7 @@ import click
 
 from arbor.assembly import check_output, choose_seed, describe, load_model, open_solver
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from arbor.commands._running import when_stopped
 from mcts.errors import UserError
 from mcts.jsonl import encode_line, write_whole
@@ -31,13 +32,20 @@ def print_step(node: Node) -> None:
     print(f"--- {node.tag}  (prior {node.prior:.2f})\n{node.text}", flush=True)
 
 
-async def search(config: RunConfig, text: str) -> dict[str, Any]:
+async def search(config: RunConfig, text: str, live: bool = False) -> dict[str, Any]:
     async with open_solver(config, load_model(config), describe(config), choose_seed(config, None)) as solver:
+        question = Question(0, {"question": text}, "the question")
+        if live:
+            with Progress(1, live=True) as progress:
+                progress.attach(solver)
+                record = await solver.solve(question)
+                progress.see(record)
+                return record
         solver.watcher = print_step
-        return await solver.solve(Question(0, {"question": text}, "the question"))
+        return await solver.solve(question)
 
 
-def ask(config: RunConfig, text: str, output: Path | None) -> None:
+def ask(config: RunConfig, text: str, output: Path | None, live: bool = False) -> None:
     """Searches one question, prints its steps as they come, and writes the record, if `output` is given."""
     if not text.strip():
         raise UserError("--question: expected a question, found an empty text")
@@ -45,7 +53,7 @@ def ask(config: RunConfig, text: str, output: Path | None) -> None:
     if output is not None:
         check_output(output, new=True)
     with when_stopped(lambda: "the question is not answered"):
-        record = asyncio.run(search(config, text))
+        record = asyncio.run(search(config, text, live))
     prediction, meta = record["prediction"], record["meta"]
     if output is not None:
         with write_whole(output) as file:
@@ -65,5 +73,6 @@ def ask(config: RunConfig, text: str, output: Path | None) -> None:
 @click.argument("question")
 @options.config(options.EMBEDDED)
 @options.output("tree file of one line (never overwritten)", required=False)
-def command(config: RunConfig, question: str, output: Path | None) -> None:
-    ask(config, question, output)
+@options.live
+def command(config: RunConfig, question: str, output: Path | None, live: bool) -> None:
+    ask(config, question, output, live)

@@ -30,9 +30,9 @@ not; ÷ distinct: tokens computed over the distinct tokens of the finished trees
 """
 
 
-def search(config: RunConfig, model: Any, questions: Path, n: int, path: Path) -> float:
+def search(config: RunConfig, model: Any, questions: Path, n: int, path: Path, live: bool) -> float:
     """Searches the first `n` questions into `path` (continuing what is there) and returns the seconds it took."""
-    meta, progress = describe(config), Progress(n, name=path.stem)
+    meta, progress = describe(config), Progress(n, name=path.stem, live=live)
     writer = open_writer(path, meta, progress)
     started = time.monotonic()
     search_all(config, model, itertools.islice(read_questions(questions), n), writer, meta, progress)
@@ -68,14 +68,15 @@ def row(path: Path, seconds: float) -> list[str]:
     help="YAML files, a row of the table each",
 )
 @click.option("--output", type=options.FILE, default=Path("runs/demo"), help="folder of the tree files")
-def command(limit: int, questions: Path, configs: tuple[Path, ...], output: Path) -> None:
+@options.live
+def command(limit: int, questions: Path, configs: tuple[Path, ...], output: Path, live: bool) -> None:
     limit = min(limit, count_questions(questions))
     loaded = {path: load_config(path) for path in configs}
     model = load_model(next(iter(loaded.values())).model_copy(update={"need_value_func": True}))
     rows = []
     for path, config in loaded.items():
         trees = output / f"{path.stem}.jsonl"
-        rows.append(row(trees, search(config, model, questions, limit, trees)))
+        rows.append(row(trees, search(config, model, questions, limit, trees, live)))
     head = [*HEAD, *(column.title for column in columns(DEMO).values())]
     print(f"\n{limit} problems of {shown(questions)}, one answer each\n\n{text_table(head, rows, rule=True)}")
     print(f"{NOTE}\ntrees: {output}/*.jsonl")

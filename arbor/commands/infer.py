@@ -44,6 +44,7 @@ from mcts.trees.file import TreeWriter, unfinished_output
 from mcts.trees.node import FAILURES, walk
 from mcts.trees.record import from_record
 from models.engines.config import RunConfig, make_config, recorded_fingerprint
+from models.engines.registry import ENGINES, describe_model
 
 Options = SimpleNamespace  # those of the command line, by name
 KEPT = ("level", "type", "solution", "solution_type", "ques_type", "ans_type")
@@ -72,7 +73,7 @@ def read_config(options: Options, name: str) -> RunConfig:
     if examples := entry.examples_file(DATASETS[name].level if name in DATASETS else ""):
         keys.setdefault("few_shot_path", str(examples))
     config = make_config(keys, str(options.config or "the options"))
-    if config.model_dir is None:
+    if config.model_dir is None and ENGINES[config.engine].needs(config) != "none":
         raise UserError("--model_name_or_path is missing: name the folder of a model")
     return config
 
@@ -180,7 +181,8 @@ class RowSolver:
 
 def output_path(options: Options, name: str, config: RunConfig, fingerprint: str, rows: int) -> Path:
     """The newest file of the same run where there is one, else a new one under ToRA's name."""
-    folder = options.output_dir.joinpath(*Path(str(config.model_dir)).resolve().parts[-2:], name)
+    model = Path(config.model_dir or describe_model(config)["name"]).resolve().parts[-2:]
+    folder = options.output_dir.joinpath(*(model if config.model_dir else model[-1:]), name)
     kind = config.prompt_wrap + ("" if config.mode == "react" else f"_{config.mode}")
     count = rows if options.num_test_sample == -1 else options.num_test_sample
     stem = f"{options.split}_{kind}_{count}_seed{config.seed}_t{config.temperature}"
@@ -239,7 +241,7 @@ def prepare(options: Options, name: str, config: RunConfig) -> Task:
         _, meta["shard"] = options.shard.describe(questions, config)
         questions = list(options.shard.part(questions, config.budget_block))
     path = output_path(options, name, config, meta["fingerprint"], len(questions))
-    progress = Progress(len(questions), lambda row: row["score"][0], name)
+    progress = Progress(len(questions), lambda row: row["score"][0], name, live=options.live)
     return Task(name, config, questions, meta, open_writer(path, meta, progress), progress)
 
 
@@ -302,6 +304,7 @@ def option(
 @option("--max_tokens_per_call", int, help="tokens a step  [default: 1024]")
 @option("--max_func_call", int, help="programs a solution  [default: 3]")
 @option("--use_train_prompt_format", is_flag=True, default=None, help="<|user|> ... prompts")
+@_options.live
 @option("--code_state", click.Choice(("fresh", "carried")), help="a new state for each block, or not  [default: fresh]")
 def command(limit: int | None, **given: Any) -> None:
     options = Options(**given)

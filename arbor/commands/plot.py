@@ -31,7 +31,7 @@ FORMS = ("png", "svg", "pdf")
 @click.option("--training", cls=options.Several, type=options.FILE, metavar="FILE...", help="trees with rewards")
 @click.option("--held-out", cls=options.Several, type=options.FILE, metavar="FILE...", help="trees with predictions")
 @click.option("--only", cls=options.Several, type=click.Choice(list(FIGURES)), help="these figures")
-@click.option("--format", "form", type=click.Choice(FORMS), default="png")
+@click.option("--format", "form", type=click.Choice(FORMS), default="png", help="of the figures")
 @options.output("folder of the pictures")
 def command(
     files: tuple[Path, ...],

@@ -20,6 +20,7 @@ from arbor.assembly import describe, load_markup, load_model, open_writer, outpu
 from arbor.commands import _cluster
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
+from arbor.commands._tracking import TRACKERS, Tracker, check_tracker
 from arbor.commands.ask import ask
 from arbor.shards import Shard, check_own
 from eval.data.questions import count_questions, read_questions
@@ -56,6 +57,8 @@ def solve(
     resume: bool,
     shard: Shard | None = None,
     cluster: _cluster.ClusterOptions | None = None,
+    live: bool = False,
+    track: str | None = None,
 ) -> Path:
     """Searches questions of a file, or a shard of them, here or on a cluster, and returns the path of their trees.
     Raises UserError."""
@@ -68,11 +71,13 @@ def solve(
         questions = shard.part(asked.read(config.is_sampling, total), config.budget_block)
         total = len(indices)
     path = output or output_path(asked.path, config, meta["fingerprint"], total, resume, shard)
-    progress = Progress(total)
+    progress = Progress(total, live=live)
     writer = open_writer(path, meta, progress, resume=resume)
     if shard is not None:
         check_own(path, writer.done, indices, shard)
     if len(writer.done) < total:
+        if track is not None:
+            progress.tracker = Tracker(track, path.with_suffix(".logs"), meta.get("config", {}))
         if cluster is None:
             search_all(config, load_model(config), questions, writer, meta, progress)
         else:
@@ -102,6 +107,9 @@ def print_config(config: RunConfig) -> None:
 @options.limit
 @options.shard
 @_cluster.cluster
+@options.live
+@click.option("--track", type=click.Choice(list(TRACKERS)), help="log the run; files go into TREES.logs")
+@click.option("--report", is_flag=True, help="leave report.html and report.md in TREES.report (arbor report)")
 @click.option("--resume/--no-resume", default=True, help="go on with a run that was stopped")
 @click.option("--print-config", "shown", is_flag=True, help="print the effective configuration (YAML) and do nothing")
 def command(
@@ -117,6 +125,9 @@ def command(
     ray_cpus: float,
     ray_gpus: float | None,
     ray_engines: int | None,
+    live: bool,
+    track: str | None,
+    report: bool,
     resume: bool,
     shown: bool,
 ) -> None:
@@ -125,9 +136,17 @@ def command(
     if (questions is None) == (question is None):
         raise UserError("expected either --questions FILE or --question TEXT")
     check_run(config)
+    if track is not None:
+        check_tracker(track)
     if question is not None:
-        return ask(config, question, output)
+        if report:
+            raise UserError("--report is of a question file; expected --questions FILE with it")
+        return ask(config, question, output, live)
     assert questions is not None
     cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
-    solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster)
+    path = solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster, live, track)
+    if report:
+        from arbor.commands.report import write_report
+
+        print(write_report([path], path.with_suffix(".report")))
     return None

@@ -16,6 +16,7 @@ from eval.grading.grader import grade
 from eval.report.scores import Score, accuracy
 from mcts.errors import UserError
 from mcts.markup import Markup, SftMarkup
+from mcts.model import Conversation
 from mcts.question import Question
 from mcts.search.methods import METHODS
 from mcts.search.offline import offline_inference
@@ -76,11 +77,14 @@ def make_item(number: int, where: str, record: Json, *, graded: bool = True) -> 
         "index": _number(meta.get("index")),
     }
     markup, said = _read_markup(config, roots[0])
+    prompt = None if markup is None else markup.prompt(str(entry["question"]))
+    if isinstance(prompt, Conversation):
+        said = "the turns of a chat; the model's template lays them out, the token ids are exact"
     detail = {
         "record": record,
         "verdicts": verdicts,
         "picked": vars(picked) if picked else None,
-        "prompt": None if markup is None else str(markup.prompt(entry["question"])),
+        "prompt": None if prompt is None else str(prompt),
         "delimiter": "\n" if markup is None else markup.step_delim,
         "written": [_written(markup, root) for root in roots],
         "markup": said,

@@ -7,6 +7,7 @@ from functools import reduce
 
 import sympy
 from sympy import Symbol
+from sympy.core.function import AppliedUndef
 
 from eval.grading.latex import Value
 from eval.grading.numbers import Number
@@ -139,7 +140,10 @@ def _solution_set(inequality: Inequality) -> sympy.Set | None:
     if len(symbols) != 1:
         return None
     old, x = symbols.pop(), Symbol("x", real=True)
-    sides = [side.subs(old, x) for side in inequality.sides]
+    applied = {call for side in inequality.sides for call in side.atoms(AppliedUndef)}  # 0 < f(x) < 1 bounds f(x)
+    if len(applied) > 1:
+        return None
+    sides = [side.xreplace(dict.fromkeys(applied, x)) if applied else side.subs(old, x) for side in inequality.sides]
     relations = {"<": sympy.Lt, ">": sympy.Gt, "\\le": sympy.Le, "\\ge": sympy.Ge, "\\neq": sympy.Ne}
     result = sympy.S.Reals
     for left, operator, right in zip(sides, inequality.operators, sides[1:], strict=False):

@@ -30,7 +30,16 @@ from eval.grading.answers import (
 )
 from eval.grading.identity import Decision, equal_values, every
 from eval.grading.latex import Unreadable, Value, matrix_of
-from eval.grading.reading import balanced, read
+from eval.grading.reading import read
+from eval.grading.relations import (
+    base_name,
+    kind_of_name,
+    same_equations,
+    same_family,
+    same_inequality,
+    symbols_of,
+)
+from eval.grading.splitting import balanced
 from eval.grading.units import SYMBOL_UNITS
 from eval.grading.values import same_value
 
@@ -322,7 +331,7 @@ def _covers(gold: Items, prediction: Items, exact: bool) -> Decision:
 def _region(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     """Sets of real numbers, whatever notation describes them."""
     if isinstance(gold, Inequality) and isinstance(prediction, Inequality):
-        decision = _same_inequality(gold, prediction)
+        decision = same_inequality(gold, prediction)
         if decision is not None:
             return decision
     if isinstance(gold, Scalar | Ratio | Clock) or isinstance(prediction, Scalar | Ratio | Clock):
@@ -358,39 +367,7 @@ def _pieces(region: sympy.Set) -> list[Items] | None:
     return [piece for _, piece in sorted(pieces, key=lambda pair: pair[0])]
 
 
-_FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le", "\\neq": "\\neq"}
-
-
-def _same_inequality(gold: Inequality, prediction: Inequality) -> Decision:
-    """Up to moving terms and scaling by a constant; None where only the solution sets can tell."""
-    if gold.operators == prediction.operators and every(map(equal_values, gold.sides, prediction.sides)) is True:
-        return True
-    symbols = [_symbols(one) for one in (gold, prediction)]
-    if symbols[0] != symbols[1]:
-        return False
-    if len(gold.operators) != 1 or len(prediction.operators) != 1:
-        return None
-    left, right = (one.sides[0] - one.sides[1] for one in (gold, prediction))
-    factor = _constant_ratio(left, right)
-    if factor is None:
-        return None if len(symbols[0]) == 1 else False
-    operator = prediction.operators[0]
-    return gold.operators[0] == (operator if factor > 0 else _FLIPPED[operator])
-
-
-def _symbols(inequality: Inequality) -> set[Symbol]:
-    return {symbol for side in inequality.sides for symbol in side.free_symbols}
-
-
-def _constant_ratio(left: Value, right: Value) -> Value | None:
-    """left / right if that is one real number other than zero."""
-    if left == 0 or right == 0:
-        return None
-    ratio = sympy.simplify(left / right)
-    return ratio if ratio.is_number and ratio.is_real and ratio != 0 else None
-
-
-# --- equations, names, families --------------------------------------------------------------------------------
+# --- equations, names ------------------------------------------------------------------------------------------
 
 
 def _named(gold: Answer, prediction: Answer, exact: bool) -> Decision:
@@ -398,16 +375,16 @@ def _named(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if expanded != (gold, prediction):
         return same(*expanded, exact)
     if isinstance(gold, Named) and isinstance(prediction, Named):
-        if gold.name == prediction.name or {_kind(gold), _kind(prediction)} == {"y", "f"}:
+        if gold.name == prediction.name or {kind_of_name(gold), kind_of_name(prediction)} == {"y", "f"}:
             return same(gold.value, prediction.value, exact)
-        if _kind(gold) == _kind(prediction) == "f" and _base(gold.name) == _base(prediction.name):
+        if kind_of_name(gold) == kind_of_name(prediction) == "f" and base_name(gold.name) == base_name(prediction.name):
             return every([same(*_in_one_variable(gold, prediction), exact)])
-        return _as_equations(gold, prediction)
+        return same_equations(gold, prediction)
     name, other = (gold, prediction) if isinstance(gold, Named) else (prediction, gold)
     assert isinstance(name, Named)
     if isinstance(other, Equation):
-        return _as_equations(gold, prediction)
-    if isinstance(other, Inequality) and Symbol(name.name) not in _symbols(other):
+        return same_equations(gold, prediction)
+    if isinstance(other, Inequality) and Symbol(name.name) not in symbols_of(other):
         return False
     if isinstance(other, Items) and all(isinstance(part, Named) for part in other.parts):
         names = {part.name.partition("_")[0] for part in other.parts if isinstance(part, Named)}
@@ -428,17 +405,6 @@ def _each_named(answer: Answer) -> Answer:
     return Items("", tuple(map(Named, names, answer.value.parts)))
 
 
-def _kind(named: Named) -> str:
-    """f for a function of a variable, y for the letter that may stand for one; neither with primes or an inverse."""
-    if re.fullmatch(r"[a-zA-Z]\([a-z]\)", named.name):
-        return "f"
-    return "y" if named.name == "y" else ""
-
-
-def _base(name: str) -> str:
-    return name.partition("(")[0]
-
-
 def _in_one_variable(gold: Named, prediction: Named) -> tuple[Answer, Answer]:
     """f(x) = ... and f(t) = ... written in one variable that occurs in neither."""
     answers = []
@@ -450,33 +416,9 @@ def _in_one_variable(gold: Named, prediction: Named) -> tuple[Answer, Answer]:
     return answers[0], answers[1]
 
 
-def _as_equations(gold: Answer, prediction: Answer) -> Decision:
-    """Equal up to moving terms, scaling by a constant and clearing denominators."""
-    sides = []
-    for answer in (gold, prediction):
-        if isinstance(answer, Named):
-            value = answer.value
-            if not isinstance(value, Scalar) or value.unit or value.mark or "(" in answer.name:
-                return False
-            answer = Equation(Symbol(answer.name.lstrip("\\")), value.value)
-        if not isinstance(answer, Equation):
-            return False
-        sides.append(answer)
-    if any(isinstance(side, sympy.MatrixBase) for one in sides for side in (one.left, one.right)):
-        return every([equal_values(sides[0].left, sides[1].left), equal_values(sides[0].right, sides[1].right)]) or None
-    gaps = [sympy.together(one.left - one.right) for one in sides]
-    if not any(gap.free_symbols for gap in gaps):  # constants: true or false whatever they say
-        parts = [equal_values(sides[0].left, sides[1].left), equal_values(sides[0].right, sides[1].right)]
-        return True if parts == [True, True] else False if parts[1] is False else None
-    left, right = (gap.as_numer_denom()[0] for gap in gaps)
-    if left.free_symbols != right.free_symbols:
-        return False
-    return _constant_ratio(left, right) is not None or (left == 0 and right == 0)
-
-
 def _equation(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     if isinstance(gold, Equation | Named) and isinstance(prediction, Equation | Named):
-        return _as_equations(gold, prediction)
+        return same_equations(gold, prediction)
     equation, other = (gold, prediction) if isinstance(gold, Equation) else (prediction, gold)
     assert isinstance(equation, Equation)
     if not isinstance(other, Scalar) or isinstance(other.value, sympy.MatrixBase):
@@ -489,55 +431,10 @@ def _equation(gold: Answer, prediction: Answer, exact: bool) -> Decision:
     return None if decision is not False and (exact or equation is prediction) else False
 
 
-def _family(gold: Answer, prediction: Answer, exact: bool) -> Decision:
-    """Lists in an integer parameter: the same progressions under any name of the parameter."""
-    if not (isinstance(gold, Family) and isinstance(prediction, Family)):
-        bare = gold if isinstance(prediction, Family) else prediction
-        return None if isinstance(bare, Scalar | Items | Named) and not _is_constant(bare) else False
-    parameter = Symbol("_n", integer=True)
-    left, right = (_progressions(family, parameter) for family in (gold, prediction))
-    if left is None or right is None:
-        return None
-    if len(left) != len(right):
-        return None
-    unmatched = list(right)
-    for offset, step in left:
-        found = next((pair for pair in unmatched if _same_progression(offset, step, *pair)), None)
-        if found is None:
-            return None if len(left) > 1 else False
-        unmatched.remove(found)
-    return True
-
-
-def _is_constant(answer: Answer) -> bool:
-    return isinstance(answer, Scalar) and not answer.value.free_symbols
-
-
-def _progressions(family: Family, parameter: Symbol) -> list[tuple[Value, Value]] | None:
-    """(offset, step) of every part; None unless all are linear in the parameter."""
-    pairs = []
-    for part in family.parts:
-        part = part.value if isinstance(part, Named) else part
-        if not isinstance(part, Scalar) or isinstance(part.value, sympy.MatrixBase):
-            return None
-        value = part.value * (sympy.pi / 180 if part.mark == "deg" else 1)
-        value = sympy.expand(value.subs(Symbol(family.parameter), parameter))
-        step = value.coeff(parameter)
-        if step == 0 or parameter in (value - step * parameter).free_symbols:
-            return None
-        pairs.append((sympy.simplify(value - step * parameter), step))
-    return pairs
-
-
-def _same_progression(offset: Value, step: Value, other_offset: Value, other_step: Value) -> bool:
-    shift = sympy.simplify((offset - other_offset) / step)
-    return bool(equal_values(abs(step), abs(other_step))) and bool(shift.is_integer)
-
-
 _RULES: list[tuple[Any, Callable[[Any, Any, bool], Decision]]] = [
     (Unread, _unread),
     (Words, _words),
-    (Family, _family),
+    (Family, same_family),
     (Named, _named),
     (Equation, _equation),
     (Clock, _clock),

@@ -12,7 +12,7 @@ from eval.grading.extract import boxes
 
 FORMS = 'a text, a number, or a list of them; a solution ends in "#### ANSWER" or has its answer in \\boxed{}'
 _MARK = "####"
-_SENTENCE = re.compile(r"\b(?:the|final)\s+answer\s+is\s*:?\s*(\S[^\n]*?)\.?\s*\Z", re.IGNORECASE)
+_SENTENCE = re.compile(r"\b(?:the|final)\s+answer\s+is\s*:?\s*(\S[^\n.]*(?:\.\d[^\n.]*)*)\.?\s*\Z", re.IGNORECASE)
 _QUOTED_LIST = re.compile(r"\[\s*(['\"]).*\1\s*,?\s*\]", re.DOTALL)
 _BETWEEN_BOXES = re.compile(r"(?:[\s$.,;&]|\\text\{[^{}]*\}|\\[(),;:! ]|\\quad|\b(?:and|or)\b)*")
 
@@ -70,4 +70,5 @@ def _stated(text: str) -> str:
     if "boxed" in text and re.fullmatch(r"[\s$]*\\(?:boxed|fbox)\s*(?:\{\s*\}?)?[\s$.]*", text):
         return ""
     sentence = _SENTENCE.search(text)
-    return (sentence[1] if sentence else text).strip()
+    whole = sentence is None or sentence[1].count("{") != sentence[1].count("}")
+    return (text if whole or sentence is None else sentence[1]).strip()

@@ -21,6 +21,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from eval.grading.extract import boxes
+from eval.grading.gold import read_gold
 from eval.grading.numbers import read_number, same_number
 from eval.grading.policies import POLICIES, PROFILES
 from eval.grading.text import MAX_NESTING, clean, nested, words
@@ -33,14 +34,18 @@ MAX_LENGTH = 2000  # characters; a longer answer is only compared as text
 CACHE_SIZE = 65536  # pairs
 
 
-def grade(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+def grade(gold: object, prediction: str, policy: str = "default") -> Grade:
     """Compare a prediction with a gold answer or with each of several accepted ones; any match is equal.
 
+    gold: what `read_gold` reads; the profiles take texts as they are. What is no answer leaves the pair undecided.
     Synchronous, bounded in time, callable from any thread. Raises ValueError for an unknown policy.
     """
     if policy not in POLICIES:
         raise ValueError(f"policy {policy!r} is unknown: choose one of {', '.join(POLICIES)}")
-    golds = [gold] if isinstance(gold, str) else list(gold)
+    try:
+        golds = _texts(gold) if policy in PROFILES else read_gold(gold)
+    except ValueError as error:
+        return undecided(str(error))
     grades = []
     for one in golds:
         grades.append(_grade_one(one, prediction, policy))
@@ -51,7 +56,11 @@ def grade(gold: str | Sequence[str], prediction: str, policy: str = "default") -
     )
 
 
-async def grade_async(gold: str | Sequence[str], prediction: str, policy: str = "default") -> Grade:
+def _texts(gold: object) -> Sequence[str]:
+    return [str(one) for one in gold] if isinstance(gold, list | tuple) else [str(gold)]
+
+
+async def grade_async(gold: object, prediction: str, policy: str = "default") -> Grade:
     """`grade` without blocking the event loop."""
     work = partial(grade, gold, prediction, policy)
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), work)
@@ -70,13 +79,13 @@ def _grade_one(gold: str, prediction: str, policy: str) -> Grade:
 
 def _by_text(gold: str, prediction: str, policy: str) -> Grade | None:
     """The verdict on pairs that need no process: too long, empty, the same text, two plain numbers, two words."""
+    if policy not in PROFILES and (nested(gold) or nested(prediction)):
+        same = gold.strip() == prediction.strip()
+        return equal("the same text") if same else undecided(f"brackets are nested deeper than {MAX_NESTING}")
     if max(len(gold), len(prediction)) > MAX_LENGTH:
         return _too_long(gold.strip(), prediction.strip(), policy)
     if policy in PROFILES:
         return None
-    if nested(gold) or nested(prediction):
-        same = gold.strip() == prediction.strip()
-        return equal("the same text") if same else undecided(f"brackets are nested deeper than {MAX_NESTING}")
     if not gold.strip():
         return undecided("the gold answer is empty")
     if not prediction.strip():

@@ -194,7 +194,7 @@ class _Parser:
             right = self._plain_fraction()
         else:
             right = self.powered()
-            if not (token == "\\frac" and whole and right.is_Rational and 0 < right < 1):
+            if not (token == "\\frac" and whole and right.is_Rational and right > 0):
                 return left * right
         if not whole or not 0 < right < 1 or self.tokens[start - 2 : start - 1] == ["^"]:
             raise Unreadable("two numbers side by side")

@@ -100,7 +100,7 @@ def _same(gold: str, prediction: str) -> bool:
 
 def _split(text: str) -> tuple[str, list[str]] | None:
     """Brackets and parts of a list; a bare list is a set of texts, so repetitions vanish."""
-    from eval.grading.reading import split_top
+    from eval.grading.splitting import split_top
 
     match = re.fullmatch(r"\s*(\(|\[|\\\{)(.*)(\)|\]|\\\})\s*", text, re.DOTALL)
     brackets = match[1][-1] + match[3][-1] if match else "{}"

@@ -16,7 +16,7 @@ from eval.grading.answers import Answer, Family, Items, Named, Region, Scalar, U
 from eval.grading.compare import same
 from eval.grading.extract import boxes
 from eval.grading.reading import read
-from eval.grading.units import NUMBER_WORDS, SCALES, number_in_words
+from eval.grading.units import NUMBER_WORDS, SCALES, changes, number_in_words, says_more
 
 MAX_MENTIONS = 40
 MAX_SENTENCES = 60
@@ -41,7 +41,8 @@ _HEDGE = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:not|never|no|cannot|neither|nor|wrong|incorrect|false|mistake|impossible|invalid|extraneous|reject(?:ed)?|"
-    r"without|except|excluding)\b|n't\b|\bnon\b",
+    r"without|except|excluding|doubt|unlikely|too|fails?|contradicts?|contradiction|discard(?:ed)?|in base|"
+    r"modulo|percent of)\b|n't\b|% of\b|\bnon\b",
     re.IGNORECASE,
 )
 _MARKER = re.compile(
@@ -72,7 +73,7 @@ _CLAUSE = re.compile(
 _PIECE = re.compile(
     r"(?P<math>\\begin\{(\w+)\}.*?\\end\{\2\}|\\[a-zA-Z]+\s*(?:\{[a-z]+\})?)"
     r"|(?P<word>(?<![\\a-zA-Z])(?!(?:sin|cos|tan|cot|sec|csc|log|ln|sqrt|pi|exp|oo|max|min|gcd|lcm|floor|ceil)\b)"
-    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
+    r"[A-Za-z]{2,}\d*[A-Za-z]*(?:'[a-z]+)?|(?<![\w\\])(?:[aI]|A(?=\s+(?!is|are|or|and|was|isn)[a-z]))(?=[\s,])|[^\W\d_A-Za-z]+|\*\*|`)",
     re.DOTALL,
 )
 
@@ -98,14 +99,14 @@ def complete(answer: Answer) -> bool:
         return complete(answer.value)
     if isinstance(answer, Words):
         counted = " " in answer.text and any(word in NUMBER_WORDS or word in SCALES for word in answer.text.split())
-        told = re.search(r"\d|\b(?:is|are|it|its|answer|[b-z])\b", answer.text)
+        told = re.search(r"\d|\b(?:is|are|it|its|answer|(?<!')[b-z])\b", answer.text)
         return len(answer.text.split()) <= 5 and not counted and not told
     return not isinstance(answer, Unread)
 
 
 def in_prose(gold: str, prediction: str, exact: bool, decision: bool | None) -> bool | None:
     """The decision on two texts, one of them at least not read to its end; `decision` is that on the whole texts."""
-    worded = [isinstance(read(text), Words) and complete(read(text)) for text in (gold, prediction)]
+    worded = [_is_phrase(read(text)) for text in (gold, prediction)]
     sides = [statement(gold, worded[1]), statement(prediction, worded[0])]
     clear = all(side.firm for side in sides)
     if clear:
@@ -123,9 +124,14 @@ def in_prose(gold: str, prediction: str, exact: bool, decision: bool | None) -> 
     return None if unclear else decision
 
 
+def _is_phrase(answer: Answer) -> bool:
+    short = isinstance(answer, Scalar) and answer.text.isalpha() and len(answer.text) > 1
+    return short or (isinstance(answer, Words) and complete(answer))
+
+
 def _holds(part: Statement, whole: Statement, part_text: str, whole_text: str) -> bool:
     """Whether one text has the answer of the other in a readable place."""
-    if isinstance(read(part_text), Words):
+    if _is_phrase(read(part_text)) or isinstance(read(part_text), Words):
         plain = [re.sub(r"[^\w]+", " ", text.casefold()).strip() for text in (part_text, whole_text)]
         if f" {plain[0]} " in f" {plain[1]} ":
             return True
@@ -230,7 +236,14 @@ def _last_value(text: str, in_words: bool) -> str:
     if copulas and (head := _head(text[copulas[-1].end() :], in_words)):
         return head
     values = list(_values(text))
-    return values[0] if len(values) == 1 else ""
+    if len(values) != 1:
+        return ""
+    before, _, after = text.partition(values[0])
+    told = re.findall(r"[^\W\d_]+", before + after)  # a sentence: it has a verb or another function word
+    following = re.match(r"\W*([a-zA-Z]+)", after)
+    if following and changes(following[1]):
+        return ""
+    return values[0] if any(says_more(word) or not word.isascii() for word in told) else ""
 
 
 def _head(tail: str, in_words: bool) -> str:
@@ -252,7 +265,8 @@ def _is_value(text: str, in_words: bool) -> bool:
     if not text or len(text) > 300:
         return False
     answer = read(text)
-    if isinstance(answer, Words):
+    word = isinstance(answer, Scalar) and text.isalpha() and (len(text) > 2 or text.istitle()) and len(text) > 1
+    if isinstance(answer, Words) or word:
         return in_words and complete(answer)
     return complete(answer)
 
@@ -309,7 +323,7 @@ def _taken_back(answer: str, sentences: list[str], mentions: list[list[str]], fi
         hedged, denied = _HEDGE.search(sentence), _DENIAL.search(sentence)
         if not hedged and not denied:
             continue
-        agreeing = [_agree(answer, mention) for mention in mentions[at]]
+        agreeing = [_agree(answer, mention) for mention in mentions[at]] or [denied is not None]
         if (True in agreeing and at >= first) or (False in agreeing and (hedged or at > first)):
             return True
         if (hedged or denied) and at == first:

@@ -13,6 +13,7 @@ _NUMBER = re.compile(
     r"(?P<rest>(?:[eE][-+−]?\d+)?(?:/\d+(?:\.\d+)?)?(?::\d+)?%?)(?P<unit>°|[a-zA-Z]{1,4})?"
 )
 _SCALE = re.compile(r"(?:hundred|thousand|million|billion|trillion|dozen|percent)")
+_GOES_ON = re.compile(r"[%½⅓⅔¼¾π√]|\\")
 _RANGE = re.compile(r"\d\S*\s+(?:to|in|or|by|per|through|out of)\Z")
 _IS = frozenset({"is", "equals", "=", "get", "gives", "becomes", "obtain", "≈"})
 _OPERATOR = re.compile(r"[-+*/×÷·^<>≤≥±−]|\\(?:times|cdot|div|pm|le|ge|leq|geq|lt|gt)|[<>]=|\*\*")
@@ -67,6 +68,8 @@ def _quantity(tokens: list[str], at: int, formulas: list[str]) -> str:
         return _formula(tokens[at].strip("*_`.,;:!"), before)
     if re.fullmatch(r"-?\d+", before) and re.fullmatch(r"\d+/\d+", number):
         return f"{before} {number}"  # a mixed number
+    if _GOES_ON.match(after):
+        return f"{number}%" if after.lstrip("\\").startswith("%") else ""
     scale = after.strip(_WRAPPERS + ".").lower()
     return f"{number} {scale}" if _SCALE.fullmatch(scale) else number
 

@@ -30,6 +30,7 @@ from eval.grading.answers import (
 from eval.grading.identity import equal_values
 from eval.grading.latex import FUNCTIONS, Unreadable, Value, matrix_cells, parse_expression
 from eval.grading.numbers import read_number
+from eval.grading.splitting import balanced, split_commas, split_top
 from eval.grading.text import clean, nested, unwrap, words
 from eval.grading.units import (
     NUMBER_WORDS,
@@ -62,49 +63,6 @@ def _read(text: str) -> Answer:
     )
     letters = re.fullmatch(r"[^\W\d_]+", text)
     return Words(words(text)) if natural or letters or r"\text" in text else Unread(re.sub(r"\s", "", text))
-
-
-# --- splitting -------------------------------------------------------------------------------------------------
-
-_DEPTH = re.compile(r"\\begin\{\w+\}|\\end\{\w+\}|\\[{}]|\\langle(?![a-zA-Z])|\\rangle(?![a-zA-Z])|\\\\|[({\[\])}]")
-_OPEN = {"(", "[", "{", "\\{", "\\langle"}
-
-
-def split_top(text: str, separator: str) -> tuple[list[str], list[str]]:
-    """The parts of a text between separators (a pattern) outside brackets, and the separators themselves."""
-    spans, depth = [], 0
-    for match in re.compile(f"(?P<separator>{separator})|{_DEPTH.pattern}").finditer(text):
-        token = match.group()
-        if match["separator"] is not None:
-            if depth == 0 and match.end() > match.start():
-                spans.append(match.span())
-        elif token != "\\\\":
-            depth += 1 if token in _OPEN or token.startswith("\\begin") else -1
-    edges = [0, *(edge for span in spans for edge in span), len(text)]
-    parts = [text[start:end].strip() for start, end in zip(edges[::2], edges[1::2], strict=True)]
-    return parts, [text[start:end].strip() for start, end in spans]
-
-
-_GROUPED = re.compile(r"[^\d,]*[1-9]\d{0,2}(?:,\d{3})+(?!\d)[^,]*")
-
-
-def _commas(text: str) -> list[str]:
-    if _GROUPED.fullmatch(text):
-        return [text]
-    grouped = re.search(r",\s", text) and re.search(r"(?<=\d),\d{3}(?!\d)", text)
-    parts, _ = split_top(text, r",(?=\s)" if grouped else r",")
-    return [part for part in parts if part]
-
-
-def balanced(text: str) -> bool:
-    """Whether every bracket that opens is closed, in whatever style (half-open intervals mix two)."""
-    depth = 0
-    for match in _DEPTH.finditer(text):
-        token = match.group()
-        depth += 0 if token == "\\\\" else 1 if token in _OPEN or token.startswith("\\begin") else -1
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 # --- readers ---------------------------------------------------------------------------------------------------
@@ -187,7 +145,7 @@ _JOINT = (
 def _list(text: str) -> Answer | None:
     parts, joints = split_top(text, _JOINT)
     if not joints:
-        parts = _commas(text)
+        parts = split_commas(text)
         if len(parts) < 2:
             return None
     read_parts = [_read(part.strip(", ")) for part in parts if part.strip(", ")]
@@ -236,6 +194,8 @@ def _bracketed(text: str) -> Answer | None:
     if brackets == "{}" and (condition := re.fullmatch(r"\s*(\S+?)\s*(?:\\in\s*\\setR\s*)?(?:\||:)(.+)", match[2])):
         return Named(condition[1], _read(condition[2]))
     parts = [part for part in split_top(match[2], ",|;")[0] if part]
+    if len(parts) == 1 and brackets in ("[)", "(]"):
+        return Unread(text)
     if len(parts) == 1 and brackets != "<>":
         return _read(parts[0])
     return Items(brackets, tuple(_read(part) for part in parts))

@@ -132,6 +132,7 @@ def clean(text: str) -> str:
     """One spelling of an answer: Unicode, spacing, wrappers and synonyms of LaTeX commands."""
     text = _ESCAPED.sub(lambda match: "\\" + _ESCAPES[match[1]], text).translate(_TRANSLATION)
     text = unicodedata.normalize("NFKC", text)
+    text = re.sub(r"(?<=\d)[ \t]*\n\s*(?=\d)", r" \\newline ", text)  # numbers in two lines are two numbers
     text = re.sub(r"[\x00-\x1f\x7f\u200b-\u200f\ufeff]", " ", text)
     if r"\begin" not in text or r"\\begin" in text:
         text = _DOUBLED.sub(r"\\", text)

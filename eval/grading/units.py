@@ -38,12 +38,17 @@ bigger smaller higher lower above below over under beyond up down onward onwards
 approximately approx roughly nearly almost exactly only just maybe perhaps possibly probably likely plus minus times
 divided multiplied by mod modulo power root exclusive inclusive minimum maximum min max between from to until till
 for with on after before again also too instead wait hmm actually answer solution solutions roots value values
-even odd prime positive negative choose percent
+even odd prime positive negative
+"""
+# What changes the number before it.
+_CHANGING_WORDS = """
+times divided multiplied plus minus mod modulo choose percent power root more less fewer
 dozen dozens score gross pair pairs couple half halves third thirds quarter quarters squared cubed factorial doubled
 tripled halved twice thrice fold infinity hundred hundreds thousand thousands million millions billion billions
 trillion trillions googol
 """
-_NO_UNIT = frozenset(_NO_UNIT_WORDS.split())
+_CHANGING = frozenset(_CHANGING_WORDS.split())
+_NO_UNIT = _CHANGING | frozenset(_NO_UNIT_WORDS.split())
 _NO_UNIT_ENDING = re.compile(r"n't$|fold$|tieths?$|teenths?$|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?$")
 
 _ONES = (
@@ -156,6 +161,11 @@ def is_noun_phrase(text: str) -> bool:
     if not 0 <= len(words) <= 5 or not all(re.fullmatch(r"[^\W\d_]+(?:-[^\W\d_]+)?", word) for word in words):
         return False
     return not any(says_more(word) for word in words)
+
+
+def changes(word: str) -> bool:
+    """Whether a word changes the number that it follows: "3 times", "2 dozen"."""
+    return word.casefold() in _CHANGING or _NO_UNIT_ENDING.search(word.casefold()) is not None
 
 
 def says_more(word: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ _OPENING = re.compile(r"[ \t]*(?P<mark>`{3,}(?=[^`\n]*$)|~{3,})[ \t]*(?P<label>[
 _PYTHON = re.compile(r"(?:i?py(?:thon)?|pycon|sage|sympy|tool_code|code|jupyter)[\d.]*(?:[-_:]\w+)*", re.IGNORECASE)
 _OUTPUT = re.compile(r"outputs?|results?|stdout")
 _DISPLAY = re.compile(rf"{_OUTPUT.pattern}|text|txt|plain|plaintext|latex|tex|math|json|markdown|md")
+TRIED_FENCES = 8  # lines that could close a block
 PARSED_CHARACTERS = 50_000  # a longer text is not parsed to find its end
 
 
@@ -74,13 +76,14 @@ def blocks(text: str) -> Iterator[Block]:
 
 def _closing(lines: list[str], first: int, closing: re.Pattern[str]) -> int:
     """The line that closes a block whose body begins at line `first`; the number of lines where none does."""
-    candidates = [at for at in range(first, len(lines)) if closing.fullmatch(lines[at])]
+    fences = (at for at in range(first, len(lines)) if closing.fullmatch(lines[at]))
+    candidates = list(itertools.islice(fences, TRIED_FENCES))
     if len(candidates) > 1:
-        for at in candidates[:8]:
+        for at in candidates:
             body = "\n".join(lines[first:at])
             if len(body) > PARSED_CHARACTERS:
                 break
-            if body.strip() and is_program(body):
+            if not body.strip() or is_program(body):
                 return at
     return candidates[0] if candidates else len(lines)
 

@@ -139,6 +139,11 @@ class ForkInterpreter:
         if self._stop is not None:
             self._stop()
 
+    @property
+    def load(self) -> tuple[int, int]:
+        """How many snippets run now, and how many can at a time."""
+        return (self.workers - self._slots.qsize() if self._loop is not None else 0), self.workers
+
     async def run(self, state: State | None, code: str) -> Execution:
         """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""
         self._bind()

@@ -12,7 +12,8 @@ from typing import Any
 from mcts.interpreter.fences import Block, blocks, is_program, parse
 
 _TAGGED = re.compile(
-    r"<(tool_call|code|python|execute|interpreter)>\s*(?P<body>.*?)\s*</\1>|<\|python_tag\|>(?P<tail>.*)\Z", re.DOTALL
+    r"<(tool_call|code|python|execute|interpreter)>(?P<body>(?:(?!<\1>).)*?)</\1>|<\|python_tag\|>(?P<tail>.*)\Z",
+    re.DOTALL,
 )
 _PYTHON_TOOL = re.compile(r"python|code|interpreter|execute|jupyter|sandbox", re.IGNORECASE)
 _NAMES = ("name", "tool", "tool_name", "action", "function")
@@ -20,9 +21,10 @@ _ARGUMENTS = ("arguments", "parameters", "args", "input", "action_input", "tool_
 _CODE = ("code", "python", "script", "program", "source", "query", "input")
 _CALL = re.compile(
     r"[\"'](?:name|tool|tool_name|action|function)[\"']\s*:\s*[\"'{]"
-    r".*?[\"'](?:arguments|parameters|args|code|\w*input)[\"']\s*:",
+    r".{0,400}?[\"'](?:arguments|parameters|args|code|\w*input)[\"']\s*:",
     re.DOTALL,
 )
+_TRIED_OBJECTS = 64
 _OBJECT = re.compile(r"\{\s*\"")
 _DECODER = json.JSONDecoder(strict=False)
 _ACTS = (ast.Call, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.With)
@@ -61,7 +63,9 @@ def read_program(text: str, complete: bool = False) -> Program:
 def _calls(text: str) -> Iterator[str]:
     """The JSON objects in a text that call a tool."""
     at = 0
-    while (start := _OBJECT.search(text, at)) is not None:
+    for _ in range(_TRIED_OBJECTS):
+        if (start := _OBJECT.search(text, at)) is None:
+            return
         at = start.end()
         try:
             call, at = _DECODER.raw_decode(text, start.start())
@@ -81,6 +85,7 @@ def _block_code(block: Block) -> str:
 
 
 def _tagged_code(body: str) -> str:
+    body = body.strip("\n")
     return _call_code(body) or (body if _acts(body) else "")
 
 

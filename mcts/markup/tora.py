@@ -68,8 +68,8 @@ class ToraMarkup:
         text = text.rstrip()
         if self.published:
             return self._published(text, before)
-        said = visible(text.partition(_OUTPUT)[0])  # an output that the model made up is none
-        asks = stop.startswith(_ASKS_FOR_OUTPUT) or _OUTPUT in text
+        said = visible(f"\n{text}".partition(_OUTPUT)[0][1:])  # an output that the model made up is none
+        asks = stop.startswith(_ASKS_FOR_OUTPUT) or _OUTPUT in f"\n{text}"
         program = read_program(said, complete=asks)
         if program.code:
             return self._code(text[: text.rindex(program.last) + len(program.last)], program.code)

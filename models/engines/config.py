@@ -63,7 +63,7 @@ def make_config(keys: Mapping[str, Any], source: str) -> RunConfig:
 def check_run(config: RunConfig) -> None:
     """Raises UserError for a configuration that can decide on saved trees but cannot search."""
     check_search(config)
-    if config.model_dir is None and ENGINES[config.engine].model != "none":
+    if config.model_dir is None and ENGINES[config.engine].needs(config) != "none":
         raise UserError("model_dir is not set: name the folder of a model, such as --set model_dir=FOLDER")
 
 

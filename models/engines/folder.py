@@ -4,25 +4,57 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
+from functools import cache
 from pathlib import Path
 
 from mcts.errors import UserError
 
 _EDGE_BYTES = 1 << 20
+_HUB_NAME = re.compile(r"(?P<name>[\w][\w.-]*/[\w][\w.-]*)(?:@(?P<revision>[\w][\w./-]*))?")
+_HUB_TOKENIZER = ("*.json", "*.jinja", "tokenizer*", "*.model", "*.txt")
+_HUB_WEIGHTS = ("*.safetensors", "value_head.pth")
 
 
 def check_model_dir(model_dir: str | Path, need_config: bool = True) -> Path:
     """The folder, if a model (without `need_config`: its tokenizer) could be in it. Raises UserError that names what
-    is missing."""
+    is missing.
+
+    A name of the hub, `org/model` or `org/model@revision`, is fetched into the hub's cache where no such folder is.
+    """
     folder = Path(model_dir)
     if not folder.is_dir():
-        raise UserError(
-            f"model_dir {folder}: no such folder; put a model there (config.json, *.safetensors, tokenizer files), "
-            f"or name another with --set model_dir=FOLDER"
-        )
+        named = _HUB_NAME.fullmatch(str(model_dir))
+        if not named or Path(folder.parts[0]).is_dir():
+            raise UserError(f"{_missing(folder)}, or name another with --set model_dir=FOLDER")
+        folder = from_hub(named["name"], named["revision"], need_config)
     if need_config and not (folder / "config.json").exists():
         raise UserError(f"model_dir {folder}: no config.json in it; expected the folder of a transformers model")
     return folder
+
+
+def _missing(folder: Path) -> str:
+    return f"model_dir {folder}: no such folder; put a model there (config.json, *.safetensors, tokenizer files)"
+
+
+@cache
+def from_hub(name: str, revision: str | None, weights: bool) -> Path:
+    """The folder of a model of the hub, fetched where the hub's cache does not hold it. Code in it is never run.
+
+    weights: with the weights, else the tokenizer alone. Raises UserError where it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    patterns = [*_HUB_TOKENIZER, *(_HUB_WEIGHTS if weights else ())]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except Exception as error:  # no network, no such model, no access: each in its own way
+        asked = f"{name} at revision {revision}" if revision else name
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"{_missing(Path(name))}; as a name of the hub, {asked} cannot be fetched: "
+            f"{type(error).__name__}: {said:.160}; fetch it where the hub can be reached and name its folder"
+        ) from None
 
 
 def weights_hash(model: Path) -> str:

@@ -1,4 +1,5 @@
-"""The OpenAI engine: any server with OpenAI-style /v1/completions as policy, and as value where it can say one.
+"""The OpenAI engine: any server with OpenAI-style /v1/completions as policy, and as value where it can say one. (For
+/v1/chat/completions see openai_chat.py.)
 
 What a server understands is found out when the engine starts, by two tokens:
 - token ids in and out (vLLM's extensions, `scripts/serve.py`): exactly what the other engines do;
@@ -11,39 +12,39 @@ server makes of it is its own affair. Without log-probabilities in the replies e
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import math
-import os
-import random
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, TypeGuard
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Conversation, Expansion, Finish, Sample, Sampling, Usage
+from mcts.model import Context, ContextTooLong, Finish, Sample, Sampling
 from models.engines.arguments import read_settings
+from models.engines.client import Client, Refused, address
 from models.engines.draft import Drafts
+from models.engines.folder import check_model_dir
 from models.engines.queue import Background
-from models.engines.seeds import seed_of
-from models.engines.text import Tokenizer, first_line, load_tokenizer
-from models.engines.usage import Bills
+from models.engines.remote import RemoteModel
+from models.engines.sampling import seed_of
+from models.engines.text import eos_ids, load_tokenizer
 
-MISSING = "the openai engine needs httpx: pip install -r requirements-openai.txt"
 VALUE_OFFSET = 64.0  # of the vLLM plugin's slot
-TOO_LONG = ("context length", "context size", "context window", "maximum model length", "too long")
+OFFICIAL = "https://api.openai.com/v1"
+CHOICES = {"api": ("completions", "chat"), "continues": ("no", "message", "vllm", "prefix")}
 UNFINISHED = ("abort", "error", "content_filter")  # the text ends where it should not
-BUSY = (408, 409, 425, 429, 500, 502, 503, 504)
 
 
 @dataclass(frozen=True)
 class Settings:
     """engine_args of this engine. The key of the server, if it needs one, is in the environment: OPENAI_API_KEY.
 
-    base_url: with the version, such as http://localhost:8000/v1. model: "" takes the server's only one. window: 0 takes
-    what the server says. in_flight: requests at a time. retries: after a failure that may pass, with growing pauses.
+    api: "completions", or "chat" for /v1/chat/completions. base_url: with the version, such as
+    http://localhost:8000/v1; "": OPENAI_BASE_URL, and for chats the official one. model: "" takes the server's only
+    one. window: 0 takes what the server says. in_flight: requests at a time. retries: after a failure that may pass,
+    with growing pauses. continues: how a server of chats is asked to go on inside a turn (see openai_chat.py).
+    body: further keys of every request, such as {reasoning_effort: high}.
     """
 
     base_url: str = ""
@@ -53,23 +54,22 @@ class Settings:
     in_flight: int = 64
     timeout_seconds: float = 600.0
     retries: int = 5
+    api: str = "completions"
+    continues: str = "no"
+    body: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
         settings = read_settings(cls, "openai", args)
-        if not settings.base_url.startswith(("http://", "https://")):
-            raise UserError("engine_args: base_url: expected the server's address, such as http://localhost:8000/v1")
-        try:
-            urlsplit(settings.base_url).port  # noqa: B018 — asked for its range
-        except ValueError as error:
-            raise UserError(f"engine_args: base_url {settings.base_url!r}: {error}") from None
+        for key, known in CHOICES.items():
+            if (value := getattr(settings, key)) not in known:
+                raise UserError(f"engine_args: {key}: expected {', '.join(known)}, found {value!r}")
         if settings.in_flight < 1 or settings.retries < 0 or settings.timeout_seconds <= 0:
             raise UserError("engine_args: in_flight and timeout_seconds must be positive, retries 0 or more")
-        return settings
+        return replace(settings, base_url=address(settings.base_url, OFFICIAL if settings.api == "chat" else ""))
 
-
-class Refused(Exception):
-    """A reply that another try would not change. The message is the server's."""
+    def client(self) -> Client:
+        return Client(self.base_url, self.in_flight, self.timeout_seconds, self.retries)
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,17 @@ class Dialect:
     extras: bool
 
 
-class OpenAIModel:
+class OpenAIModel(RemoteModel):
     """`LanguageModel` over a server. May be used from several event loops, one after another."""
 
-    def __init__(self, settings: Settings, tokenizer: Any) -> None:
-        """Asks the server what it has and understands. Raises UserError."""
+    def __init__(self, settings: Settings, tokenizer: Any, eos: frozenset[int]) -> None:
+        """Asks the server what it has and understands. eos: the tokens that end a sequence. Raises UserError."""
+        super().__init__(tokenizer, "openai")
         self.settings = settings
-        self.tokenizer = Tokenizer(tokenizer)
-        self.bills = Bills()
         self._bos: str = getattr(tokenizer, "bos_token", None) or ""
-        eos = tokenizer.eos_token_id
-        self._drafts = Drafts(self.tokenizer, frozenset(() if eos is None else (eos,)))
-        self._thread = Background("openai")
-        self._client, self._gate = _client(settings), asyncio.Semaphore(settings.in_flight)
+        self._controls = frozenset(getattr(tokenizer, "all_special_ids", ()))
+        self._drafts = Drafts(self.tokenizer, eos)
+        self._client = settings.client()
         self.close = weakref.finalize(self, _stop, self._thread, self._client)
         self._thread.call(self._greet())
 
@@ -102,42 +100,17 @@ class OpenAIModel:
     ) -> OpenAIModel:
         """model_dir: a folder with the tokenizer of the served model. Raises UserError, also where `need_value` and the
         server gives none."""
-        try:
-            import httpx  # noqa: F401
-        except ImportError:
-            raise UserError(MISSING) from None
         settings = Settings.read(engine_args or {})
-        folder = Path(model_dir)
-        if not folder.is_dir():
-            raise UserError(f"model_dir {folder}: no such folder; the openai engine reads the model's tokenizer there")
-        model = cls(settings, load_tokenizer(folder))
+        folder = check_model_dir(model_dir, need_config=False)
+        tokenizer = load_tokenizer(folder)
+        model = cls(settings, tokenizer, eos_ids(folder, tokenizer))
         if need_value:
-            model._thread.call(model._value_of(Context(None, model.encode_prompt("1 + 1 ="))))
+            model._thread.call(model._evaluate(Context(None, model.encode_prompt("1 + 1 ="))))
         return model
 
-    # --- the port
+    # --- one request
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode(text)
-
-    def encode_prompt(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode_start(text)
-
-    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return self.tokenizer.encode_chat(chat)
-
-    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
-        self._check_length(context)
-        draws = n if params.temperature > 0 else min(n, 1)  # the most likely sample is always the same
-        results = await self._thread.run(self._sample_all(context, draws, params))
-        samples = tuple(sample for sample, _ in results)
-        return Expansion(results[0][1] if results else None, samples if draws == n else samples * n)
-
-    async def evaluate(self, context: Context) -> float:
-        self._check_length(context)
-        return await self._thread.run(self._value_of(context))
-
-    async def _value_of(self, context: Context) -> float:
+    async def _evaluate(self, context: Context) -> float:
         reply = await self._complete(context, {"max_tokens": 1, "temperature": 0.0})
         value = self._value(reply)
         if value is None:
@@ -147,25 +120,7 @@ class OpenAIModel:
             )
         return value
 
-    def usage(self, root: Context) -> Usage:
-        """What was done for all prompts that begin with `root`, as far as the server reports it."""
-        return self.bills.usage(root)
-
-    @property
-    def totals(self) -> Usage:
-        return self.bills.totals
-
-    def _check_length(self, context: Context) -> None:
-        if self.window and context.length >= self.window:
-            raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self.window}")
-
-    # --- one sample
-
-    async def _sample_all(self, context: Context, n: int, params: Sampling) -> list[tuple[Sample, float | None]]:
-        return await asyncio.gather(*(self._sample(context, index, params) for index in range(n)))
-
-    async def _sample(self, context: Context, index: int, params: Sampling) -> tuple[Sample, float | None]:
-        limit = min(params.max_tokens, self.window - context.length) if self.window else params.max_tokens
+    async def _sample(self, context: Context, index: int, params: Sampling, limit: int) -> tuple[Sample, float | None]:
         wanted: dict[str, Any] = {"max_tokens": limit, "temperature": params.temperature}
         if params.stop:
             wanted["stop"] = list(params.stop)
@@ -208,7 +163,7 @@ class OpenAIModel:
         value = reply.get("value")
         if value is None and self.settings.value_token_id >= 0:
             rows = (reply["choices"][0].get("logprobs") or {}).get("top_logprobs") or [{}]
-            slot = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
+            slot: Any = (rows[0] or {}).get(f"token_id:{self.settings.value_token_id}")
             value = slot + VALUE_OFFSET if _is_number(slot) else slot
         if value is None:
             return None
@@ -222,18 +177,7 @@ class OpenAIModel:
     # --- the server
 
     async def _greet(self) -> None:
-        try:
-            models = (await self._call("GET", "/models", check=_models_fault)).get("data") or []
-        except Refused as error:
-            base = self.settings.base_url
-            raise UserError(f"{base}/models: {error}; base_url ends with the version, such as /v1") from None
-        names = [model["id"] for model in models]
-        engines = [model["id"] for model in models if not model.get("search")]  # Arbor's server lists its searches, too
-        self._name = self.settings.model or (engines[0] if len(engines) == 1 else "")
-        if not self._name or (names and self._name not in names):
-            known = ", ".join(names) or "none"
-            raise UserError(f"engine_args: model {self.settings.model!r}: {self.settings.base_url} serves {known}")
-        described: dict[str, Any] = next((model for model in models if model["id"] == self._name), {})
+        self._name, described = await self._client.served(self.settings.model)
         said = described.get("max_model_len") or (described.get("meta") or {}).get("n_ctx_train") or 0
         self.window = self.settings.window or int(said)
         self.dialect = await self._find_dialect()
@@ -251,26 +195,34 @@ class OpenAIModel:
                 error = found
                 continue
             return Dialect(dialect.ids, reply["choices"][0].get("token_ids") is not None)
-        raise UserError(f"{self.settings.base_url}/completions: not OpenAI-style completions: {error}")
+        raise UserError(
+            f"{self.settings.base_url}/completions: not OpenAI-style completions: {error} "
+            "(a server of chats alone: engine_args api: chat)"
+        )
 
     def _prompt_text(self, ids: list[int]) -> str:
         """The prompt for a server that takes none as token ids: it adds the BOS itself, and would read control tokens
-        in the text of a question."""
-        return self.tokenizer.disarmed(self.tokenizer.decode_start(ids).removeprefix(self._bos))
+        in the text of a question; those that are tokens of the prompt it shall read."""
+        text = ""
+        for control, run in itertools.groupby(ids, key=self._controls.__contains__):
+            decode = self.tokenizer.decode if text else self.tokenizer.decode_start
+            part = decode(list(run))
+            text += part if control else self.tokenizer.disarmed(part)
+        return text.removeprefix(self._bos)
 
     async def _complete(self, context: Context, wanted: dict[str, Any], probing: bool = False) -> dict[str, Any]:
         """The reply to one prompt, one choice. Raises UserError, ContextTooLong and, when probing, Refused."""
         ids = context.all_token_ids()
         prompt = ids if self.dialect.ids else self._prompt_text(ids)
-        body = {"model": self._name, "prompt": prompt, "n": 1, "logprobs": 1, **wanted}
+        body = {"model": self._name, "prompt": prompt, "n": 1, "logprobs": 1, **self.settings.body, **wanted}
         if self.dialect.extras:
             body |= {"return_token_ids": True, "return_tokens_as_token_ids": True, "skip_special_tokens": False}
         if self.settings.value_token_id >= 0:
             body["logprob_token_ids"] = [self.settings.value_token_id]
         try:
-            reply = await self._call("POST", "/completions", body, check=_completion_fault, probing=probing)
+            reply = await self._client.call("POST", "/completions", body, check=_completion_fault, probing=probing)
         except Refused as error:
-            if any(sign in str(error).lower() for sign in TOO_LONG):
+            if error.too_long:
                 raise ContextTooLong(str(error)) from None
             if probing:
                 raise
@@ -280,69 +232,16 @@ class OpenAIModel:
         reused = _count(details, "cached_tokens") if isinstance(details, dict) else 0
         generated = _count(usage, "completion_tokens")
         counted = {"prompt": len(ids), "reused": min(reused, len(ids)), "decoded": max(0, generated - 1)}
-        self.bills.count(context, **counted, generated=generated)
+        self.counter.count(context, **counted, generated=generated)
         return reply
 
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        *,
-        check: Callable[[Any], str | None],
-        probing: bool = False,
-    ) -> dict[str, Any]:
-        """One request, repeated after failures that may pass. check: what is wrong with a reply, or None.
 
-        Raises Refused, and UserError when it gives up. When probing, a server that breaks over a request (500, a reply
-        of another form) has refused it.
-        """
-        import httpx
-
-        url = self.settings.base_url.rstrip("/") + path
-        left, pause = self.settings.retries, 0.5
-        while True:
-            try:
-                async with self._gate:
-                    response = await self._client.request(method, url, json=body)
-                if response.status_code < 300:
-                    reply = response.json()
-                    fault = check(reply)
-                    if fault is None:
-                        return dict(reply)
-                    trouble, passes = f"a reply of another form: {fault}", not probing
-                else:
-                    trouble = f"{response.status_code}: {_message(response)}"
-                    passes = response.status_code in BUSY and not (probing and response.status_code == 500)
-                if response.status_code in (401, 403):
-                    raise UserError(f"{url}: {trouble}; set OPENAI_API_KEY to the server's key")
-                if not passes:
-                    raise Refused(trouble)
-                pause = max(pause, _seconds(response.headers.get("retry-after")))
-            except httpx.InvalidURL as error:
-                raise UserError(f"engine_args: base_url {self.settings.base_url!r}: {first_line(error)}") from None
-            except (httpx.TransportError, ValueError) as error:  # ValueError: a reply that is not JSON
-                trouble = first_line(error) or type(error).__name__
-            if left == 0:
-                raise UserError(f"{url}: {trouble} (given up after {1 + self.settings.retries} tries)")
-            left -= 1
-            await asyncio.sleep(pause * (1 + random.random() / 4))
-            pause = min(2 * pause, 30.0)
-
-
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return type(value) in (int, float) and math.isfinite(value)
 
 
 def _count(usage: dict[str, Any], key: str) -> int:
     return usage[key] if type(usage.get(key)) is int else 0
-
-
-def _models_fault(reply: Any) -> str | None:
-    models = (reply.get("data") or []) if isinstance(reply, dict) else None
-    if not isinstance(models, list) or not all(isinstance(one, dict) and "id" in one for one in models):
-        return "expected an object with a list of models under data"
-    return None
 
 
 def _completion_fault(reply: Any) -> str | None:
@@ -365,37 +264,6 @@ def _completion_fault(reply: Any) -> str | None:
     return None if isinstance(usage, dict | None) else "usage is no object"
 
 
-def _client(settings: Settings) -> Any:
-    import httpx
-
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    if not (key.isascii() and key.isprintable()):
-        raise UserError("OPENAI_API_KEY: holds characters that no header can carry")
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(settings.timeout_seconds, connect=10.0),
-        limits=httpx.Limits(max_connections=settings.in_flight),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-    )
-
-
-def _stop(thread: Background, client: Any) -> None:
-    thread.call(client.aclose())
+def _stop(thread: Background, client: Client) -> None:
+    thread.call(client.close())
     thread.stop()
-
-
-def _message(response: Any) -> str:
-    """What a server says about an error, in one line."""
-    try:
-        found = response.json()
-        error = found.get("error", found)
-        text = error.get("message", error) if isinstance(error, dict) else error
-    except (ValueError, AttributeError):
-        text = response.text
-    return (str(text).strip().splitlines() or ["no message"])[0][:300]
-
-
-def _seconds(header: str | None) -> float:
-    try:
-        return min(60.0, max(0.0, float(header or 0)))
-    except ValueError:
-        return 0.0

@@ -34,7 +34,7 @@ class Engine:
     extra: what installs them, `arbor-search[extra]` and `requirements-extra.txt`; "": they always are.
     placement: keys of `engine_args` that say where and how fast the model runs, never what it answers.
     model: what `model_dir` names: a transformers folder, a folder with a tokenizer, a GGUF file (or the folder of one),
-        nothing.
+        nothing; or a function of the configuration that says so.
     reproducible: the same seed gives the same trees bit by bit (on a CPU, in float32), whatever runs beside.
     """
 
@@ -42,8 +42,12 @@ class Engine:
     packages: tuple[str, ...] = ()
     extra: str = ""
     placement: frozenset[str] = frozenset()
-    model: ModelKind = "folder"
+    model: ModelKind | Callable[[RunConfig], ModelKind] = "folder"
     reproducible: bool = False
+
+    def needs(self, config: RunConfig) -> ModelKind:
+        """What `model_dir` names under a configuration."""
+        return self.model(config) if callable(self.model) else self.model
 
 
 ENGINES: Registry[Engine] = Registry("engine", "arbor.engines", {})
@@ -56,7 +60,7 @@ def register_engine(
     packages: Iterable[str] = (),
     extra: str = "",
     placement: Iterable[str] = (),
-    model: ModelKind = "folder",
+    model: ModelKind | Callable[[RunConfig], ModelKind] = "folder",
     reproducible: bool = False,
 ) -> Callable[[Load], Engine]:
     """A decorator for the `load` of an engine; see `Engine` for what the arguments say."""
@@ -104,13 +108,22 @@ register_engine(
     placement=("gpu_layers", "threads"),  # not kv_tokens: fewer than a window shorten what a sample may be
     model="gguf",
 )(_load_by("models.engines.llama_cpp.engine:LlamaCppModel", "max_rows"))
-register_engine(
+
+
+def _asks_chats(config: RunConfig) -> bool:
+    return config.engine_args.get("api") == "chat"
+
+
+@register_engine(
     "openai",
     packages=("httpx",),
     extra="openai",
     placement=("base_url", "in_flight", "timeout_seconds", "retries"),
-    model="tokenizer",
-)(_load_by("models.engines.openai:OpenAIModel"))
+    model=lambda config: "none" if _asks_chats(config) else "tokenizer",
+)
+def _openai(config: RunConfig, need_value: bool) -> LanguageModel:
+    kind = "openai_chat:OpenAIChat" if _asks_chats(config) else "openai:OpenAIModel"
+    return _load_by(f"models.engines.{kind}")(config, need_value)
 
 
 def load_engine(config: RunConfig) -> LanguageModel:
@@ -121,7 +134,7 @@ def load_engine(config: RunConfig) -> LanguageModel:
 
 def check_model(config: RunConfig) -> Path | None:
     """The model's folder or file, if the engine could load it; None for an engine that needs none. Raises UserError."""
-    kind = ENGINES[config.engine].model
+    kind = ENGINES[config.engine].needs(config)
     if kind == "none":
         return None
     if config.model_dir is None:
@@ -133,7 +146,8 @@ def describe_model(config: RunConfig) -> dict[str, str]:
     """The name of the model and a hash of its weights, as they stand in every tree. Raises UserError."""
     path = check_model(config)
     if path is None:
-        return {"name": config.engine, "weights": "none"}
+        name = str(config.engine_args.get("model") or config.engine).replace("/", "--")
+        return {"name": name, "weights": "none"}
     return {"name": path.resolve().name, "weights": weights_hash(path)}
 
 

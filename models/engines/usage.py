@@ -1,4 +1,4 @@
-"""Who used how many tokens: one bill a question, for engines that count a request when it is done."""
+"""Token usage by question, for engines that count a request when it is done."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import weakref
 from mcts.model import Context, Usage
 
 
-class Bills:
+class UsageCounter:
     """totals: everything since the engine was made."""
 
     def __init__(self) -> None:

@@ -7,7 +7,6 @@ named `v_head.summary.weight` [1, hidden] and `v_head.summary.bias` [1].
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mcts.errors import UserError
+from mcts.jsonl import write_text_whole
 from models.engines.finite import not_finite
 
 SAFETENSORS_NAME = "value_head.safetensors"
@@ -80,7 +80,5 @@ def save_value_head(head: ValueHead, model_dir: str | Path) -> Path:
         raise UserError(f"{config_path}: not a model's configuration: {error}") from None
     tensors = {_WEIGHT: head.summary.weight, _BIAS: head.summary.bias}
     save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-    unfinished = config_path.with_name(f"{config_path.name}.unfinished")
-    unfinished.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(unfinished, config_path)  # a killed command leaves the folder a model
+    write_text_whole(config_path, json.dumps(config, indent=2, ensure_ascii=False) + "\n")
     return path

@@ -23,32 +23,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mcts.errors import UserError
-from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
+from mcts.model import Context, Finish, Sample, Sampling
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
-from models.engines.seeds import seed_of
-from models.engines.text import Tokenizer, eos_ids, first_line, load_tokenizer
-from models.engines.usage import Bills
+from models.engines.remote import RemoteModel
+from models.engines.sampling import seed_of
+from models.engines.text import eos_ids, first_line, load_tokenizer
 from models.engines.value_head import load_value_head
 
 T = TypeVar("T")
 MISSING = "the vLLM engine is not installed: pip install -r requirements-vllm.txt"
 
 
-class VllmModel:
+class VllmModel(RemoteModel):
     """`LanguageModel` over vLLM's AsyncLLM. May be used from several event loops, also at once."""
 
     def __init__(self, args: dict[str, Any], tokenizer: Any, eos: frozenset[int], value_token_id: int | None) -> None:
         """args: of vLLM's AsyncEngineArgs. value_token_id: None without a value head. Raises UserError."""
-        self.tokenizer = Tokenizer(tokenizer)
+        super().__init__(tokenizer, "vllm")
         self.value_token_id = value_token_id
-        self.bills = Bills()
         self._drafts = Drafts(self.tokenizer, eos)
         self._numbers = itertools.count()
-        self._thread = Background("vllm")
         self._engine = self._start(args)
-        self.window: int = self._engine.model_config.max_model_len
+        self.window = self._engine.model_config.max_model_len
         self._ranks: int = self._engine.vllm_config.parallel_config.data_parallel_size
         self.close = weakref.finalize(self, _stop, self._engine, self._thread)
 
@@ -90,45 +88,10 @@ class VllmModel:
             args["hf_overrides"] = overrides | own.pop("hf_overrides", {})
         return cls(args | own, tokenizer, eos_ids(folder, tokenizer), value_token_id if need_value else None)
 
-    # --- the port
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode(text)
-
-    def encode_prompt(self, text: str) -> tuple[int, ...]:
-        return self.tokenizer.encode_start(text)
-
-    def encode_chat(self, chat: Conversation) -> tuple[int, ...]:
-        return self.tokenizer.encode_chat(chat)
-
-    async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
-        limit = min(params.max_tokens, self.window - context.length)
-        self._check_length(context)
-        draws = n if params.temperature > 0 else min(n, 1)  # the most likely sample is always the same
-        results = await self._run(self._sample_all(context, draws, params, limit))
-        samples = tuple(sample for sample, _ in results)
-        return Expansion(results[0][1] if results else None, samples if draws == n else samples * n)
-
     async def evaluate(self, context: Context) -> float:
         if self.value_token_id is None:
             raise UserError("this model was loaded without its value head: set need_value_func: true")
-        self._check_length(context)
-        output = await self._run(self._request(context, _params(max_tokens=1, detokenize=False)))
-        value = self._value(output)
-        assert value is not None
-        return value
-
-    def usage(self, root: Context) -> Usage:
-        """What was done for all prompts that begin with `root`."""
-        return self.bills.usage(root)
-
-    @property
-    def totals(self) -> Usage:
-        return self.bills.totals
-
-    def _check_length(self, context: Context) -> None:
-        if context.length >= self.window:
-            raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self.window}")
+        return await super().evaluate(context)
 
     # --- inside vLLM's event loop
 
@@ -137,7 +100,7 @@ class VllmModel:
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return await self._thread.run(work)
+            return await super()._run(work)
         except EngineDeadError as error:
             raise UserError(f"vLLM stopped, its own log says why: {first_line(error)}") from None
 
@@ -154,10 +117,10 @@ class VllmModel:
             self._thread.stop()
             raise UserError(f"vLLM cannot start on {args['model']}: {first_line(error)}") from None
 
-    async def _sample_all(
-        self, context: Context, n: int, params: Sampling, limit: int
-    ) -> list[tuple[Sample, float | None]]:
-        return await asyncio.gather(*(self._sample(context, i, params, limit) for i in range(n)))
+    async def _evaluate(self, context: Context) -> float:
+        value = self._value(await self._request(context, _params(max_tokens=1, detokenize=False)))
+        assert value is not None
+        return value
 
     async def _sample(self, context: Context, index: int, params: Sampling, limit: int) -> tuple[Sample, float | None]:
         wanted = _params(
@@ -174,7 +137,7 @@ class VllmModel:
         drawn = (
             (token, row[token].logprob) for token, row in zip(completion.token_ids, completion.logprobs, strict=True)
         )
-        finish = "length" if completion.finish_reason == "length" else "stop"
+        finish: Finish = "length" if completion.finish_reason == "length" else "stop"
         return self._drafts.start(context, params.stop, limit).extend(drawn, finish), self._value(output)
 
     async def _request(self, context: Context, params: Any) -> Any:
@@ -190,7 +153,7 @@ class VllmModel:
         )
         *_, output = [output async for output in results]
         generated = len(output.outputs[0].token_ids)
-        self.bills.count(
+        self.counter.count(
             context,
             prompt=context.length,
             reused=output.num_cached_tokens or 0,

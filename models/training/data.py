@@ -82,7 +82,8 @@ def _pair(where: str, line: dict[str, Any]) -> Pair:
         prefix, side = line["prefix"], line[name]
         ids, mask = prefix + side["token_ids"], [0] * len(prefix) + side["loss_mask"]
         sides.append(_sequence(where, ids, mask, [(len(ids) - 1, side["q_value"])], True))
-    return Pair(*sides)
+    chosen, rejected = sides
+    return Pair(chosen, rejected)
 
 
 @dataclass
@@ -324,15 +325,22 @@ def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
     value = [(row * length + at, target, weight) for (row, at, target), weight in layout.value.items()]
     scored = [(row * length + at, token, side) for row, at, token, side in layout.scored]
     ends = [[row * length + at for row, at in pair] for pair in layout.ends]
-    return Batch(
-        blank.token_ids,
-        blank.positions,
-        blank.mask,
-        *_columns(policy, 3, (whole, whole, real)),
-        *_columns(value, 3, (whole, real, real)),
-        *_columns(scored, 3, (whole, whole, whole)),
-        torch.tensor(ends, dtype=whole).view(-1, 2),
-        torch.tensor(layout.reference, dtype=real).view(-1, 2),
+    policy_at, policy_token, policy_weight = _columns(policy, 3, (whole, whole, real))
+    value_at, value_target, value_weight = _columns(value, 3, (whole, real, real))
+    pair_at, pair_token, pair_side = _columns(scored, 3, (whole, whole, whole))
+    return replace(
+        blank,
+        policy_at=policy_at,
+        policy_token=policy_token,
+        policy_weight=policy_weight,
+        value_at=value_at,
+        value_target=value_target,
+        value_weight=value_weight,
+        pair_at=pair_at,
+        pair_token=pair_token,
+        pair_side=pair_side,
+        pair_end=torch.tensor(ends, dtype=whole).view(-1, 2),
+        reference=torch.tensor(layout.reference, dtype=real).view(-1, 2),
     )
 
 

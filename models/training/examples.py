@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -261,9 +262,11 @@ class Writer:
 
 @dataclass
 class Card:
-    """Counts of what was read and written; becomes the data card beside the examples."""
+    """Counts of what was read and written; becomes the data card beside the examples. lengths: tokens of each example,
+    of a pair those of its longer side."""
 
     counts: Counter[str] = field(default_factory=Counter)
+    lengths: list[int] = field(default_factory=list)
     without_correct: list[str] = field(default_factory=list)
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -273,6 +276,16 @@ class Card:
             self.counts["tokens"] += len(line["token_ids"])
             self.counts["tokens learned"] += sum(line["loss_mask"]) if line["correct"] else 0
             self.counts["value targets"] += len(line["targets"])
+            self.lengths.append(len(line["token_ids"]))
+        else:
+            sides = (line[name]["token_ids"] for name in ("chosen", "rejected"))
+            self.lengths.append(len(line["prefix"]) + max(map(len, sides)))
+
+    def length_shares(self) -> dict[str, int]:
+        """How many tokens half, 95 % and all of the examples have at most: what `max_tokens` of a training keeps."""
+        ordered = sorted(self.lengths)
+        at = {"50 %": 0.5, "95 %": 0.95, "100 %": 1.0}
+        return {name: ordered[math.ceil(share * len(ordered)) - 1] for name, share in at.items() if ordered}
 
 
 @dataclass
@@ -387,4 +400,5 @@ def _file_card(path: Path, card: Card) -> dict[str, Any]:
             f"{path}: no correct path in any of its {card.counts['questions']} trees (the first: "
             f"{card.without_correct[0]}); search with more iterations or samples, or easier questions"
         )
-    return {"counts": card.counts, "without a correct path": card.without_correct[:20]}
+    lengths = {"tokens of an example at most": card.length_shares()}
+    return {"counts": card.counts, **lengths, "without a correct path": card.without_correct[:20]}

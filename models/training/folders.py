@@ -131,8 +131,9 @@ def _merged(settings: TrainSettings, state: dict[str, Tensor]) -> tuple[Any, dic
     if settings.lora is not None:
         module = build(settings)
         module.load_state_dict(state)
-        model = module.model.merge_and_unload()
-        return model, model.state_dict()
+        adapted: Any = module.model
+        merged = adapted.merge_and_unload()
+        return merged, merged.state_dict()
     config = AutoConfig.from_pretrained(settings.model_dir, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from mcts.errors import UserError
 from mcts.registry import Registry
@@ -155,9 +156,11 @@ class PolicyValue(nn.Module):
         self.head = head
 
     @property
-    def causal(self) -> nn.Module:
+    def causal(self) -> PreTrainedModel:
         """The language model itself, adapters inside its layers."""
-        return self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        model: Any = self.model
+        inner: PreTrainedModel = model.get_base_model() if hasattr(model, "peft_config") else model
+        return inner
 
     @property
     def _no_split_modules(self) -> list[str]:
@@ -175,12 +178,14 @@ class PolicyValue(nn.Module):
         output = causal.base_model(
             input_ids=batch.token_ids, position_ids=batch.positions, attention_mask=mask, use_cache=False
         )
-        return output.last_hidden_state.flatten(0, 1)
+        states: Tensor = output.last_hidden_state
+        return states.flatten(0, 1)
 
     def values(self, hidden: Tensor) -> Tensor:
         """[n, hidden] → [n] in (-1, 1), in the head's own precision even under autocast."""
         with torch.autocast(hidden.device.type, enabled=False):
-            return self.head(hidden)
+            values: Tensor = self.head(hidden)
+            return values
 
     def forward(self, batch: Batch, weights: Weights) -> tuple[Tensor, Tensor]:
         """The terms, summed [k], in the order of `weights.names`, and the log-probabilities of the steps of each pair

@@ -19,12 +19,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mcts.config import find_beside, known, load_keys, make_keys
 from mcts.errors import UserError
+from mcts.jsonl import write_text_whole
 from models.engines.config import RunConfig, load_config
 from models.engines.folder import content_hash
 from models.training.examples import ExampleRules, grades_path
 from models.training.losses import OBJECTIVES
 from models.training.settings import EXAMPLE_FILES, TrainSettings
-from models.training.stages import Stages, digest, write_text
+from models.training.stages import Stages, digest
 
 COMMANDS = ("solve", "grade-trees", "examples", "imitation", "correct", "train", "rerank", "rank-siblings")
 
@@ -320,7 +321,7 @@ class Runner:
         text = "".join(json.dumps(every[at % len(every)]) + "\n" for at in range(first, first + count))
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             folder.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
+            write_text_whole(path, text)
         return path
 
     def _train(self, one: RoundKeys, base: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -96,7 +96,7 @@ class TrainSettings(BaseModel):
     def weights(self) -> Weights:
         """The weights of the objective, with what the keys say instead."""
         preset = OBJECTIVES[self.objective].weights
-        own = {
+        own: dict[str, Any] = {
             "policy": self.policy_weight,
             "value": self.value_weight,
             "preference": self.preference_weight,

@@ -24,6 +24,7 @@ from typing import Any
 
 import models
 from mcts.errors import UserError
+from mcts.jsonl import write_text_whole
 
 
 def digest(value: Any) -> str:
@@ -79,9 +80,11 @@ class Stages:
         if known not in (None, inputs) or not continues:
             for path in (done, *outputs):
                 _remove(path)
-        write_text(begun, json.dumps({"inputs": inputs}) + "\n")
+        write_text_whole(begun, json.dumps({"inputs": inputs}) + "\n")
         seconds = self._execute(f"{folder.name}: {name}", command)
-        write_text(done, json.dumps({"inputs": inputs, "command": list(command), "seconds": round(seconds, 1)}) + "\n")
+        write_text_whole(
+            done, json.dumps({"inputs": inputs, "command": list(command), "seconds": round(seconds, 1)}) + "\n"
+        )
         begun.unlink()
 
     def _execute(self, title: str, command: Sequence[str]) -> float:
@@ -134,10 +137,3 @@ def _environment() -> dict[str, str]:
 def _die_with_parent() -> None:
     """A command ends when its run is killed (Linux), so that the next run finds nobody at work."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from mcts.errors import UserError
+from mcts.jsonl import write_text_whole
 from models.engines.text import load_tokenizer
 from models.training.data import Batch, Kept, Totals, Unit, make_batch, read_units, tree_tokens
 from models.training.folders import build, save_merged
@@ -34,7 +35,6 @@ from models.training.losses import PolicyValue, check_tree_attention
 from models.training.optimizers import make_optimizers
 from models.training.plan import Plan, share_of
 from models.training.settings import EXAMPLE_FILES, TrainSettings, rate_factor
-from models.training.stages import write_text
 
 OWN = ("settings", "metrics", "logs", "checkpoint", "model", "best", "reference")  # what --overwrite deletes
 
@@ -61,7 +61,7 @@ class Trainer:
 
     @property
     def main(self) -> bool:
-        return self.accelerator.is_main_process
+        return bool(self.accelerator.is_main_process)
 
     def _claim(self, overwrite: bool) -> None:
         """Makes the output folder this training's own. Raises UserError rather than overwrite another one, or what is
@@ -84,7 +84,9 @@ class Trainer:
                     shutil.rmtree(old) if old.is_dir() else old.unlink()
             self.output.mkdir(parents=True, exist_ok=True)
             keys = {"fingerprint": fingerprint, "settings": self.settings.model_dump()}
-            write_text(path, json.dumps(keys | {"without length": self.settings.fingerprint(length=False)}, indent=1))
+            write_text_whole(
+                path, json.dumps(keys | {"without length": self.settings.fingerprint(length=False)}, indent=1)
+            )
         self.accelerator.wait_for_everyone()
 
     def _goes_on(self, known: dict[str, Any]) -> bool:
@@ -115,8 +117,8 @@ class Trainer:
         vocabulary = module.causal.config.get_text_config().vocab_size
 
         self.kept = {name: Kept(settings.max_tokens, settings.kinds) for name in EXAMPLE_FILES}
-        units = [self._units(name, vocabulary) for name in EXAMPLE_FILES]
-        return module, *units
+        own, replay, held_out = (self._units(name, vocabulary) for name in EXAMPLE_FILES)
+        return module, own, replay, held_out
 
     def _units(self, name: str, vocabulary: int) -> list[Unit]:
         """The units of the files that a key names; what is left out of them is said. Raises UserError."""
@@ -170,7 +172,7 @@ class Trainer:
         if missing:
             known = self._reference(units)
             if self.main:
-                write_text(path, json.dumps(known))
+                write_text_whole(path, json.dumps(known))
             self.accelerator.wait_for_everyone()
         known, filled = iter(json.loads(path.read_text(encoding="utf-8"))), []
         for unit in units:
@@ -188,7 +190,8 @@ class Trainer:
             mine = range(start + own, min(start + 8 * parts, len(pairs)), parts)
             _, steps = self.module(self._batch([pairs[i] for i in mine]), self.weights)
             found[list(mine)] = steps.to(found.dtype)
-        return self.accelerator.reduce(found, "sum").tolist()
+        together: Tensor = self.accelerator.reduce(found, "sum")
+        return together.tolist()
 
     # --- updates
 
@@ -286,7 +289,7 @@ class Trainer:
         path = self.output / "metrics.jsonl"
         if self.main:
             kept = [line for line in _lines(path) if json.loads(line)["update"] <= first]
-            write_text(path, "".join(kept))
+            write_text_whole(path, "".join(kept))
             if not kept:
                 self._log({"update": 0, "kind": "data", **{name: one.counts() for name, one in self.kept.items()}})
         self.accelerator.wait_for_everyone()
@@ -408,7 +411,7 @@ class _Cost:
         lengths = [len(one.token_ids) for unit in units for one in unit.all_sequences()]
         together = len(units) * shared * (self.token + self.pair * shared)
         apart = len(lengths) * max(lengths) * (self.token + self.pair * max(lengths) / 2)
-        return together < apart
+        return bool(together < apart)
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -101,7 +102,7 @@ def decode(count: int, prompt_tokens: int = PROMPT_TOKENS, new_tokens: int = NEW
 def floor(count: int) -> float:
     """Tokens per second if a step were its matrix products alone, at the mean length of the cache."""
     model, _ = endless("sdpa")
-    config = model.config
+    config: Any = model.config
     heads, dim = config.num_key_value_heads, config.head_dim
     groups, length = config.num_attention_heads // heads, PROMPT_TOKENS + NEW_TOKENS // 2
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]

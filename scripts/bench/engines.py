@@ -102,7 +102,7 @@ def worker(engine: str, folder: str, engine_args: dict[str, Any]) -> dict[str, A
 
 
 async def _values(model: Any) -> list[float]:
-    return await asyncio.gather(*(model.evaluate(root) for root in roots(model)))
+    return list(await asyncio.gather(*(model.evaluate(root) for root in roots(model))))
 
 
 async def _search(config: RunConfig, model: Any, count: int) -> list[dict[str, Any]]:

@@ -1,9 +1,10 @@
 """Times and judges the grader beside math-verify on the same pairs.
 
-python scripts/bench/grader.py --pairs PAIRS.jsonl [--outputs FILE...] [--limit 2000] [--rival PYTHON]
+python scripts/bench/grader.py [--pairs FILE] [--outputs FILE...] [--golds FOLDER] [--limit 2000] [--rival PYTHON]
 
 --pairs    labelled pairs (gold, prediction, equal): right, wrongly accepted, wrongly rejected, undecided of both.
 --outputs  ToRA-style files: the first --limit pairs (answer of the trajectory against the gold) are timed.
+--golds    a folder of data sets: --limit golds with one token changed; how many are accepted all the same.
 --rival    a Python interpreter that has math-verify installed (it pins other versions of the parser than ours may).
 """
 
@@ -11,14 +12,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from eval.data.datasets import load
 from eval.grading.grader import grade
 from eval.report.rows import read_rows
 
@@ -69,13 +73,55 @@ def output_pairs(paths: list[Path], limit: int) -> list[Pair]:
     return [(row.golds[0], row.prediction) for row in rows[:limit]]
 
 
+_TOKEN = re.compile(r"\\[a-zA-Z]+|\d+|[a-zA-Z]|\S")
+_OTHER = {
+    "+": "-",
+    "<": ">",
+    "\\le": "\\ge",
+    "\\sin": "\\cos",
+    "(": "[",
+    ")": "]",
+    "\\cup": "\\cap",
+    "\\pi": "e",
+    "^": "_",
+}
+_OTHER |= {other: token for token, other in _OTHER.items() if token not in ("^", "\\pi")}
+
+
+def changed_golds(folder: Path, limit: int) -> list[Pair]:
+    """Golds of five data sets, each with one of its tokens replaced by another of its kind."""
+    random = Random(2026)
+    golds = [item.answers[0] for name in ("math", "gsm8k", "gsm-hard", "svamp", "asdiv") for item in load(name, folder)]
+    golds, pairs = sorted({gold for gold in golds if gold}), []
+    while len(pairs) < limit:
+        gold = random.choice(golds)
+        token = random.choice(list(_TOKEN.finditer(gold)))
+        other = _OTHER.get(token.group(), "")
+        if token.group().isdigit():
+            other = str(int(token.group()) + random.choice((1, 2, 10)))
+        elif re.fullmatch("[a-zA-Z]", token.group()):
+            other = random.choice("abcnxyz".replace(token.group(), ""))
+        if other:
+            pairs.append((gold, gold[: token.start()] + other + gold[token.end() :]))
+    return pairs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=Path)
     parser.add_argument("--outputs", type=Path, nargs="*", default=[])
+    parser.add_argument("--golds", type=Path)
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--rival", metavar="PYTHON")
     options = parser.parse_args()
+    if options.golds:
+        pairs = changed_golds(options.golds, options.limit)
+        verdicts, seconds = ours(pairs)
+        print(f"{len(pairs)} golds with one token changed")
+        print(f"{'ours':20} {seconds:7.1f} s  accepted {verdicts.count(True)}, undecided {verdicts.count(None)}")
+        if options.rival:
+            verdicts, seconds, name = rival(options.rival, pairs)
+            print(f"{name:20} {seconds:7.1f} s  accepted {verdicts.count(True)}")
     if options.pairs:
         rows = [json.loads(line) for line in options.pairs.read_text(encoding="utf-8").splitlines()]
         rows = [row for row in rows if isinstance(row.get("equal"), bool)]

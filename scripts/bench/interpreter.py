@@ -173,9 +173,11 @@ def lone_process_mib() -> float:
 def proportional_bytes(interpreter: ForkInterpreter) -> int:
     total = 0
     for node in [*interpreter._roots.values(), *interpreter._live]:
-        text = Path(f"/proc/{node.process.pid}/smaps_rollup").read_text()
+        assert node.process is not None
+        folder = Path(f"/proc/{node.process.pid}")
+        text = (folder / "smaps_rollup").read_text()
         total += int(text.partition("\nPss:")[2].split()[0]) * 1024
-        total += int(Path(f"/proc/{node.process.pid}/status").read_text().partition("VmPTE:")[2].split()[0]) * 1024
+        total += int((folder / "status").read_text().partition("VmPTE:")[2].split()[0]) * 1024
     return total
 
 

@@ -72,7 +72,9 @@ def grow(work: tuple[Node, str, list[tuple[str, float]]]) -> Node:
 
 def prompt_of(question: str, node: Node) -> str:
     steps = solution_text(node, "\n")
-    return MARKUP.prompt(question) + (steps + "\n" if steps else "")
+    prompt = MARKUP.prompt(question)
+    assert isinstance(prompt, str)
+    return prompt + (steps + "\n" if steps else "")
 
 
 def pebble_pool(work: list[Any]) -> Iterable[Node]:

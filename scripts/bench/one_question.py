@@ -16,7 +16,9 @@ from pathlib import Path
 
 from eval.data.questions import read_questions
 from mcts.interpreter import ForkInterpreter
+from mcts.model import LanguageModel
 from mcts.question import Question
+from mcts.search.driver import Solver
 from models.engines.config import RunConfig, load_config
 from scripts.bench import common, scripted
 from scripts.bench.common import Claim
@@ -36,12 +38,12 @@ async def simulated(leaves: int, rule: str) -> float:
     return time.perf_counter() - started
 
 
-async def embedded(config: RunConfig, model: object) -> float:
+async def embedded(config: RunConfig, model: LanguageModel) -> float:
     """Wall seconds of a few problems, one after another, and as many simulations of each."""
     from arbor.assembly import load_markup
 
     async with ForkInterpreter() as interpreter:
-        solver = scripted.Solver(config, model, load_markup(config), interpreter, None, 0)  # type: ignore[arg-type]
+        solver = Solver(config, model, load_markup(config), interpreter, None, 0)
         started = time.perf_counter()
         for question in itertools.islice(read_questions("models/tiny/data/heldout.jsonl"), PROBLEMS):
             await solver.solve(question)

@@ -21,6 +21,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import openai
 
@@ -42,7 +43,7 @@ class Load:
 
     def __init__(self, url: str, model: str) -> None:
         self.model = model
-        self.client = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
+        self.client: Any = openai.AsyncOpenAI(base_url=url, api_key="none", max_retries=0, timeout=600)
         path = ROOT / "models/tiny/data/heldout.jsonl"
         self.questions = itertools.cycle([question.text for question in itertools.islice(read_questions(path), 100)])
         self.seconds: list[float] = []
@@ -53,7 +54,7 @@ class Load:
         question, started = next(self.questions), time.monotonic()
         asked = {"model": self.model, "messages": [{"role": "user", "content": question}], "stream": stream}
         try:
-            reply = await self.client.chat.completions.create(**asked)  # type: ignore[call-overload]
+            reply = await self.client.chat.completions.create(**asked)
             if stream:
                 async for chunk in reply:
                     about = getattr(chunk, "arbor", {})

@@ -254,6 +254,20 @@ def test_a_thousand_trees_of_two_hundred_nodes_stay_fluent(watched: Watched, tmp
     assert took < 500  # milliseconds for the next question, its tree drawn
 
 
+def test_a_tree_of_thirty_thousand_nodes_begins_folded(watched: Watched, tmp_path: Path) -> None:
+    tree = {"0": searched(n=30_000)}
+    for first in range(30):
+        tree[f"0.{first}"] = searched("a", n=1000)
+        for second in range(1000):
+            tree[f"0.{first}.{second}"] = searched("b", final_answer="4", q=first / 30)
+    page = watched.open(view(tmp_path, [{"question": "Q", "answer": "4", "react": tree}]))
+    picked = page.locator(".node.picked").count()
+    assert picked == 3 and page.locator(".node").count() == 1031  # the root's children and those of the picked path
+    page.click('.node[data-tag="0.3"]')
+    page.keyboard.press("f")
+    assert page.locator(".node").count() == 2031
+
+
 @pytest.mark.skipif(not GOLDEN.is_dir(), reason="the published system's trees are not here")
 @pytest.mark.parametrize("name", ["mcts_sampling_False", "mcts_sampling_True", "sbs_3_5"])
 def test_files_of_the_published_system_open(watched: Watched, tmp_path: Path, name: str) -> None:

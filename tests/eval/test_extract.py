@@ -97,6 +97,8 @@ UNMARKED = [
     ("The points are (3, 4).", "(3, 4)"),
     ("These are 3, 4 and 5.", "3, 4 and 5"),
     ("Step 4: 9 remain.", "9"),
+    ("That is 45 %.", "45%"),
+    ("So x=\u22123", "-3"),
 ]
 NONE = [
     "I cannot continue.",
@@ -106,6 +108,8 @@ NONE = [
     "This follows from equation 4.",
     "I stop at 1.5 \\times 10^{-3}",
     "We add 3 + 4.",
+    "It is 3 \\pi.",
+    "It is 2 ½.",
     "\\boxed{12",
     "\\boxed{}",
     "the answer is",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from mcts.markup import make_markup
 from mcts.markup.chat import ChatMarkup, Style
 from mcts.markup.presets import PRESETS
 from mcts.model import Context, Conversation, Expansion, Message, Sample, Sampling
-from mcts.search.driver import Solver
+from mcts.search.driver import Solver, run_file
+from mcts.trees.file import TreeWriter
 from models.engines.config import load_config
 from tests.mcts.conftest import ScriptedModel, ask, exact
 
@@ -306,6 +309,39 @@ async def test_searches_find_the_valued_answer(interpreter: ForkInterpreter, pre
     assert record["prediction"]["correct"] is True
     runs, _ = await solve(interpreter, say, mode="react", chat_preset=preset, n_runs=3)
     assert runs["prediction"]["candidates"] == 3
+
+
+async def test_a_stopped_run_goes_on_to_the_same_trees(interpreter: ForkInterpreter, tmp_path: Path) -> None:
+    """Thinking budgets and turns of tools included; the tokens of every node, too."""
+
+    def say(prompt: str, index: int) -> str:
+        if "</think>" not in prompt:
+            return f"Hm {len(prompt) + index}, and so on and so on."
+        return f"It is \\boxed{{{index}}}⏹" if "⟦tool⟧" in prompt else f"```python\nprint({index})\n```⏹"
+
+    keys = {"chat_preset": "llama-3-tool", "thinking_tag": "<think>", "thinking_tokens": 12, "n_runs": 2}
+    config = Config.model_validate({**KEYS, "mode": "react", "temperature": 0.0, **keys})
+    questions = [ask(f"What is {index}?", index) for index in range(4)]
+
+    async def run(name: str, stop_after: int) -> list[str]:
+        writer = TreeWriter(tmp_path / name, "f")
+        writer.open(resume=True)
+        seen: list[object] = []
+
+        def tick(record: object) -> None:
+            seen.append(record)
+            if len(seen) == stop_after:
+                raise KeyboardInterrupt
+
+        solver = Solver(config, ChatModel(say), load_markup(config), interpreter, exact, meta={"fingerprint": "f"})
+        with suppress(KeyboardInterrupt):
+            await run_file(solver, questions, writer, 1, tick)
+        lines = (tmp_path / name).read_text(encoding="utf-8").splitlines()
+        return [json.dumps({key: json.loads(line)[key] for key in ("react", "runs", "prediction")}) for line in lines]
+
+    whole = await run("whole.jsonl", 9)
+    assert len(await run("parts.jsonl", 2)) == 2 and await run("parts.jsonl", 9) == whole and len(whole) == 4
+    assert "</think>" in whole[0] and json.loads(whole[0])["prediction"]["final_answer"] == "0"
 
 
 def test_chat_keys_shape_a_run_and_their_absence_none() -> None:

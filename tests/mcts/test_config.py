@@ -8,6 +8,7 @@ import pytest
 
 from mcts.config import load_keys
 from mcts.errors import UserError
+from mcts.interpreter.limits import Limits
 from models.engines.config import RunConfig, check_run, load_config, recorded_fingerprint, run_fingerprint
 from models.training.settings import TrainSettings
 
@@ -48,6 +49,9 @@ def test_the_reference_configurations_load_unchanged(reference: Path) -> None:
         ("- a\n- b", ["expected key: value lines", "list"]),
         ("prompt_wrap: react_sft", ["prompt_wrap", "result_unwrap"]),
         ("best_of: 3", ["best_of", "step_beam_width"]),
+        ("prompt_wrap: react_sf", ["'prompt_wrap'", "did you mean 'react_sft'"]),
+        ("code_limits: {memory: 5}", ["'code_limits'", "unknown limit 'memory'; did you mean 'memory_bytes'"]),
+        ("code_limits: {open_files: 0}", ["'code_limits'", "open_files", "above 0"]),
     ],
 )
 def test_a_mistake_is_one_line_that_names_file_key_and_remedy(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -129,3 +133,9 @@ def test_a_line_of_an_earlier_rule_is_known_by_the_configuration_that_it_holds()
     assert recorded_fingerprint({**written, "config": saved | {"c_puct": 1.0}}) != run_fingerprint(config, "beef")
     ours = run_fingerprint(config, "beef")
     assert recorded_fingerprint({"fingerprint": ours}) == ours
+
+
+def test_the_bounds_of_the_sandbox_come_from_the_configuration(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "code_timeout: 3\ncode_limits: {memory_bytes: 1000000, workers: 2}"))
+    assert (config.limits.timeout_seconds, config.limits.memory_bytes, config.limits.workers) == (3.0, 1_000_000, 2)
+    assert config.limits.max_states == Limits().max_states

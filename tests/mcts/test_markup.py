@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mcts.config import Config
+from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
-from mcts.markup import PROMPTS, SftMarkup, code_body, make_markup
+from mcts.markup import MARKUPS, PROMPTS, Frame, SftMarkup, code_body, make_markup, register_markup
 
 SFT = SftMarkup()
 SNIPPET = re.compile(r"```python\n(.*?)\n```\nObservation: (.*?)\n\n", re.DOTALL)
@@ -91,3 +93,30 @@ def test_prompt_files_of_ones_own_are_read_and_checked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fence", ["```python\nx\n```", "```\nx\n```", "```py\nx\n```", "x"])
 def test_the_fence_of_code_is_taken_off(fence: str) -> None:
     assert code_body(fence) == "x"
+
+
+def test_a_markup_from_outside_is_made_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "i.txt").write_text("Do it.\n", encoding="utf-8")
+    (tmp_path / "e.json").write_text('[{"question": "a", "solution": "b"}]', encoding="utf-8")
+
+    @register_markup("own", instructions=tmp_path / "i.txt", examples={"easy": tmp_path / "e.json"}, ends_with_eos=True)
+    def own(frame: Frame) -> SftMarkup:
+        seen.append(frame)
+        return SftMarkup(frame.step_delim, frame.published)
+
+    seen: list[Frame] = []
+    try:
+        assert Config(prompt_wrap="own", result_unwrap="own").prompt_wrap == "own"
+        assert make_markup("own", "\n", published=True).published
+        assert (seen[0].instructions, seen[0].examples) == ("Do it.", [("a", "b")])
+        assert MARKUPS["own"].ends_with_eos and MARKUPS["own"].examples_file("hard") == tmp_path / "e.json"
+    finally:
+        del MARKUPS._entries["own"]
+    with pytest.raises(UserError, match="unknown markup 'own'"):
+        make_markup("own", "\n")
+
+
+def test_what_a_markup_needs_stands_in_its_entry() -> None:
+    assert {name for name in MARKUPS if MARKUPS[name].needs_extractor} >= {"tora", "pal", "cot"}
+    with pytest.raises(ValueError, match="extracts an answer"):
+        make_markup("tora", "\n")

@@ -206,6 +206,14 @@ def test_the_data_card_counts(tmp_path: Path):
     assert counts["undecided answers"] == 1 and counts["distinct correct paths"] == 1
     assert counts["tokens"] == sum(len(line["token_ids"]) for line in lines if line["kind"] == "path")
     assert card["files"][str(trees)]["without a correct path"] == [f"{trees}:2"]
+    longest = max(
+        len(line["token_ids"])
+        if line["kind"] == "path"
+        else len(line["prefix"]) + max(len(line[side]["token_ids"]) for side in ("chosen", "rejected"))
+        for line in lines
+    )
+    shares = card["files"][str(trees)]["tokens of an example at most"]
+    assert shares["50 %"] <= shares["95 %"] <= shares["100 %"] == longest
     assert lines[0]["group"] == f"{trees}:1"
 
 

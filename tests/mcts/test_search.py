@@ -13,7 +13,7 @@ from mcts.model import Sampling
 from mcts.search.driver import solve_all
 from mcts.search.rules import backup, puct, select
 from mcts.trees.node import TOO_DEEP, TOO_MANY_ERRORS, UNPARSABLE, Node
-from mcts.trees.record import from_record
+from mcts.trees.record import from_record, to_record
 from tests.mcts.conftest import ScriptedModel, ask, code_step, final_step, make_solver
 
 JUNK = "no markup at all"
@@ -139,6 +139,26 @@ async def test_inference_backs_up_the_value_of_new_answers_after_the_leaf(interp
     tree = (await solver.solve(ask()))["react"]
     assert (tree["0"]["value"], tree["0"]["visit_count"], tree["0"]["q_value"]) == (-0.5, 2, 0.0)
     assert (tree["0.0"]["value"], tree["0.0"]["q_value"]) == (0.5, 0.5)
+
+
+async def test_a_tree_says_which_simulation_made_each_node(interpreter: ForkInterpreter) -> None:
+    def say(prompt: str, index: int) -> str:
+        return final_step("7") if depth_of(prompt) > 1 else code_step(f"print({index})")
+
+    model = ScriptedModel(say, lambda prompt: 0.5)
+    keys = {"iterations": 6, "n_generate_sample": 2, "need_value_func": True}
+    solver = make_solver(model, interpreter, mode="mcts", **keys)
+    record = await solver.solve(ask())
+    tree = record["react"]
+    inner = [tag for tag in tree if f"{tag}.0" in tree]
+    made = [tree[f"{tag}.0"]["born"] for tag in inner]
+    assert sorted(made) == list(range(1, len(inner) + 1)) and len(inner) == record["meta"]["simulations"]
+    assert all(tree[f"{tag}.0"]["born"] == tree[f"{tag}.1"]["born"] > tree[tag].get("born", 0) for tag in inner)
+    assert "born" not in tree["0"]
+    assert to_record(from_record(tree), searched=True)["0.1"]["born"] == 1
+    beam = make_solver(model, interpreter, mode="sbs", n_generate_sample=2)
+    nodes = (await beam.solve(ask()))["react"]
+    assert not any("born" in node for tag, node in nodes.items() if tag != "solutions")
 
 
 async def test_duplicates_are_merged_when_asked(interpreter: ForkInterpreter) -> None:

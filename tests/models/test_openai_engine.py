@@ -275,8 +275,9 @@ def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setattr("arbor.commands.serve.load_model", None)
     line = ["--config", "configs/tiny/sbs_3_5.yaml", "--port"]
-    for port, words in ((server.http.server_address[1], "in use"), (99999, "0-65535")):
-        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .*{words}"):
+    taken = server.http.server_address[1]
+    for port, words in ((taken, f"127.0.0.1:{taken}: .*in use"), (99999, "--port 99999: .*from 0 to 65535")):
+        with pytest.raises(UserError, match=words):
             serve.command.main([*line, str(port)], standalone_mode=False)
 
 

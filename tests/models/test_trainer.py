@@ -25,7 +25,7 @@ from mcts.errors import UserError
 from mcts.model import Context, Sampling
 from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import load_value_head
-from models.training.losses import OBJECTIVES, Objective, Term, Weights, register_objective
+from models.training.losses import OBJECTIVES
 from models.training.settings import TrainSettings, rate_factor
 from models.training.trainer import Trainer
 from tests.conftest import save_model_folder, write_jsonl
@@ -413,9 +413,18 @@ def test_an_objective_uses_the_kinds_of_lines_that_it_names(folder: Path, tmp_pa
 def test_an_objective_of_another_package_has_a_term_of_its_own(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(OBJECTIVES, "_entries", dict(OBJECTIVES._entries))
-    doubt = Term("doubt", 2.0, lambda asked: (1 - asked.values.abs()).sum(), lambda totals: totals.value)
-    register_objective("doubting")(Objective(Weights(policy=0.0, value=0.0, more=(doubt,))))
+    for name, fresh in (("_entries", dict(OBJECTIVES._entries)), ("_places", {}), ("_discovered", False)):
+        monkeypatch.setattr(OBJECTIVES, name, fresh)
+    (tmp_path / "outside_objective.py").write_text(
+        "from models.training.losses import Objective, Term, Weights, register_objective\n"
+        "doubt = Term('doubt', 2.0, lambda asked: (1 - asked.values.abs()).sum(), lambda totals: totals.value)\n"
+        "MINE = register_objective('doubting')(Objective(Weights(policy=0.0, value=0.0, more=(doubt,))))\n"
+    )
+    information = tmp_path / "outside_objective-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: outside-objective\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[arbor.objectives]\ndoubting = outside_objective:MINE\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     keys = {"objective": "doubting", "value_weight": None, "updates": 8}
     Trainer(settings(folder, tmp_path / "out", **keys)).run()
     rows = metrics(tmp_path / "out")

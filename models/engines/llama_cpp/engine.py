@@ -25,12 +25,12 @@ import torch
 
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Conversation, Expansion, Sample, Sampling, Usage
-from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
 from models.engines.llama_cpp.gguf import gguf_file
 from models.engines.llama_cpp.weights import BATCH_TOKENS, SEQUENCES, OwnVocabulary, Settings, Weights, quiet
+from models.engines.sampling import Style, choose, noise
 from models.engines.text import Tokenizer, load_tokenizer
-from models.engines.usage import Bills
+from models.engines.usage import UsageCounter
 from models.engines.value_head import ValueHead, load_value_head
 
 MISSING = "llama-cpp-python is not installed: pip install -r requirements-llama.txt (builds for some minutes)"
@@ -140,7 +140,7 @@ class LlamaCppModel:
     def __init__(self, weights: Weights, tokenizer: Tokenizer, head: ValueHead | None, max_rows: int = 256) -> None:
         self.weights, self.tokenizer, self.head = weights, tokenizer, head
         self.max_rows = min(max_rows, MAX_ROWS)
-        self.bills = Bills()
+        self.counter = UsageCounter()
         self._drafts = Drafts(tokenizer, weights.eos())
         self._sequences = Sequences(weights)
         self._rows: list[Row] = []
@@ -210,11 +210,11 @@ class LlamaCppModel:
 
     def usage(self, root: Context) -> Usage:
         """What was done for all prompts that begin with `root`."""
-        return self.bills.usage(root)
+        return self.counter.usage(root)
 
     @property
     def totals(self) -> Usage:
-        return self.bills.totals
+        return self.counter.totals
 
     # --- serving
 
@@ -319,7 +319,7 @@ class LlamaCppModel:
                     return []
             self._sequences.append(sequence, part)
         for position, (request, _) in enumerate(asked):
-            self.bills.count(request.context, prompt=len(ids), reused=len(ids) if position else known)
+            self.counter.count(request.context, prompt=len(ids), reused=len(ids) if position else known)
         members = [self._member(request, index) for request, wave in asked for index in wave]
         return [Row(sequence, members, ids[-1], [request for request, _ in asked if not request.n], asked)]
 
@@ -349,7 +349,7 @@ class LlamaCppModel:
         for row in rows:
             self._sequences.append(row.sequence, [row.token])
         for row in self._rows:
-            self.bills.count(row.members[0].request.context, decoded=1)
+            self.counter.count(row.members[0].request.context, decoded=1)
         if self.head is not None and new:
             with torch.inference_mode():
                 values = self.head(self.weights.states(len(new))).tolist()
@@ -383,7 +383,7 @@ class LlamaCppModel:
                 continue
             member.request.samples[member.index] = sample
             self._tight = False
-            self.bills.count(member.request.context, generated=len(sample.token_ids))
+            self.counter.count(member.request.context, generated=len(sample.token_ids))
             if len(member.request.samples) == member.request.n:
                 finished.append(member.request)
         self._rows = [part for at, row in enumerate(self._rows) for part in self._split(row, groups[at])]

@@ -6,6 +6,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,7 @@ class OwnVocabulary:
 
     def __init__(self, weights: Weights) -> None:
         self.lib, self.vocab, self.size = weights.lib, weights.vocab, weights.vocab_size
+        self.model = weights.model
 
     def __call__(self, text: str, *, add_special_tokens: bool, split_special_tokens: bool) -> dict[str, list[int]]:
         data = text.encode()
@@ -139,6 +141,34 @@ class OwnVocabulary:
             self.vocab, data, len(data), ids, room, add_special_tokens, not split_special_tokens
         )
         return {"input_ids": list(ids[:count])}
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The chat template of the file, as Jinja text."""
+        found = self.lib.llama_model_chat_template(self.model, None)
+        return found.decode("utf-8", "replace") if found else None
+
+    @cached_property
+    def control_texts(self) -> tuple[str, ...]:
+        """The control tokens as text."""
+        ids = (i for i in range(self.size) if self.lib.llama_vocab_is_control(self.vocab, i))
+        return tuple(self.lib.llama_vocab_get_text(self.vocab, i).decode("utf-8", "replace") for i in ids)
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], *, chat_template: str | None = None, tokenize: bool, **options: Any
+    ) -> str:
+        """The text of a conversation, as transformers lays it out. tokenize: False."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        tokens = {name: self._text_of(getattr(self.lib, f"llama_vocab_{name}")(self.vocab)) for name in ("bos", "eos")}
+        keys: dict[str, Any] = {f"{name}_token": text for name, text in tokens.items()} | options
+        laid_out: Any = render_jinja_template([messages], chat_template=chat_template or self.chat_template, **keys)
+        while not isinstance(laid_out, str):  # (a list of texts, a list of masks)
+            laid_out = laid_out[0]
+        return laid_out
+
+    def _text_of(self, token: int) -> str:
+        return self.lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
 
     def decode(self, ids: Sequence[int], **options: bool) -> str:
         room = 64

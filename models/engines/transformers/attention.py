@@ -7,7 +7,7 @@ of the others each is read once for all samples that it belongs to.
 
 On a CPU the arithmetic of a token depends neither on what else is in the pass nor on who computed the pages: the number
 of tokens is padded to 8 (and to 16 at least), queries of one product to 4, and sums over positions are made piece by
-piece, each of the same 64 positions, one after another (libraries divide longer sums at places that depend on their
+piece, each of the same 128 positions, one after another (libraries divide longer sums at places that depend on their
 length).
 """
 
@@ -28,9 +28,10 @@ from models.engines.transformers.kv import NOWHERE, PAGE, PAGES, PIECE, Pages, T
 TOKEN_STEP = 8
 LEAST_TOKENS = 16  # products of fewer columns are summed in another order
 QUERY_STEP = 4  # likewise
+TAIL_STEP = 32
 PART = 256  # prompt tokens whose attention is computed at a time
 TRUNKS = 4  # at most so many in a pass
-TRUNK_PIECES = 2  # and at least so long
+TRUNK_PIECES = 3  # and at least so long: a shorter one is not worth products of its own
 Piece = tuple[int, ...]  # the pages of PIECE positions
 
 
@@ -174,7 +175,7 @@ class _Items:
 
 def _slots(users: np.ndarray, step: int) -> int:
     """How many samples an item has room for: little reading, few empty slots."""
-    choices = [step * 2**power for power in range(6)]
+    choices: list[int] = [step * 2**power for power in range(6)]
     return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
@@ -202,8 +203,9 @@ class _Decoding:
         self._trunk_width = max((trunk.pieces for trunk in self._trunks), default=0) * PIECE
         self._items = _Items(pieces, self._heads, groups, device) if any(pieces) else None
         self._item_width = self._items.most * PIECE if self._items is not None else 0
-        self._mask = self._hidden(samples, skipped).to(device)
         tail_lengths = torch.tensor([sample.tail for sample in samples])
+        self._tail_width = round_up(int(tail_lengths.max()) + 1, TAIL_STEP)
+        self._mask = self._hidden(samples, skipped).to(device)
         self._write_at = tails.flat_index(tail_lengths).to(device)
         self._bag, self._offsets = self._bags(device)
 
@@ -219,7 +221,7 @@ class _Decoding:
             [
                 trunk_at < np.minimum(in_trunk, lengths),
                 (item_at < np.minimum(lengths - in_trunk, whole)) | ((item_at >= whole) & (item_at < whole + own)),
-                np.arange(PIECE) <= tail,
+                np.arange(self._tail_width) <= tail,
             ],
             axis=1,
         )
@@ -255,16 +257,18 @@ class _Decoding:
         scores = self._trunk_scores(layer, query) if self._trunks else []
         if self._items is not None:
             scores.append(self._item_scores(layer, query))
-        tail_keys, tail_values = (block[layer, :n].flatten(0, 1) for block in (self._tails.keys, self._tails.values))
-        tail = torch.bmm(query.view(n * heads, groups, -1), tail_keys.mT)  # [n · heads, groups, PIECE]
-        scores.append(tail.view(n, heads, groups, PIECE))
+        tail_keys, tail_values = (
+            block[layer, :n].flatten(0, 1)[:, : self._tail_width] for block in self._tails.blocks
+        )  # [n · heads, tail width, dim]
+        tail = torch.bmm(query.view(n * heads, groups, -1), tail_keys.mT)
+        scores.append(tail.view(n, heads, groups, -1))
         weights = torch.add(self._mask, torch.cat(scores, dim=-1), alpha=scaling).softmax(-1).to(query.dtype)
         parts = [self._trunk_products(layer, weights)] if self._trunks else []
         if self._items is not None:
             parts.append(self._item_products(layer, weights))
         products = torch.cat(parts) if len(parts) > 1 else parts[0]
         out = functional.embedding_bag(self._bag, products, self._offsets, mode="sum")  # one after another
-        last = weights[..., self._trunk_width + self._item_width :].reshape(n * heads, groups, PIECE)
+        last = weights[..., self._trunk_width + self._item_width :].reshape(n * heads, groups, -1)
         return torch.baddbmm(out.view(n * heads, groups, -1), last, tail_values).view(n, -1)
 
     # --- trunks
@@ -412,12 +416,12 @@ def _queries(rows: Tensor, entries: Tensor) -> Tensor:
 def _fused(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor, scaling: float) -> Tensor:
     """The same by the fused kernel, the groups on the query axis."""
     heads, n, tokens, groups, _ = query.shape
-    whole = [
+    key, value = (
         torch.cat([part.expand(-1, n, -1, -1) for part in parts], dim=2).transpose(0, 1) for parts in (keys, values)
-    ]
+    )
     mask = mask[:, None].expand(n, 1, tokens, groups, -1).flatten(2, 3).to(query.dtype)
     rows = query.transpose(0, 1).flatten(2, 3)  # [n, heads, q · groups, dim]
-    out = functional.scaled_dot_product_attention(rows, *whole, attn_mask=mask, scale=scaling)
+    out = functional.scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
     return out.view(n, heads, tokens, groups, -1).transpose(0, 1)
 
 

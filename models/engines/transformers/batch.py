@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mcts.errors import UserError
 from mcts.model import Context, Expansion, Sample, Sampling, Usage
-from models.engines.choose import Style, choose, noise
 from models.engines.draft import Draft, Drafts
+from models.engines.sampling import Style, choose, noise
 from models.engines.text import Tokenizer
 from models.engines.transformers.attention import Paged, Pass, Piece, Prompted, Sampled
 from models.engines.transformers.kv import PAGE, PAGES, PIECE, Chain, ContextStore, Kept, Pages, Tails, round_up
@@ -36,14 +36,14 @@ class Request:
     context: Context
     n: int = 0
     params: Sampling = field(default_factory=Sampling)
-    usages: tuple[Usage, ...] = ()  # whose bill it goes on
+    usages: tuple[Usage, ...] = ()  # that its tokens are added to
     cancelled: bool = False
     value: float | None = None
     samples: dict[int, Sample] = field(default_factory=dict)
-    decoded: int = 0  # positions computed for its rows that are on no bill yet
+    decoded: int = 0  # positions computed for its rows that are not counted yet
 
     def count(self, *, prompt: int = 0, computed: int = 0, reused: int = 0, generated: int = 0) -> None:
-        """Adds tokens to the bills."""
+        """Adds tokens to the usages."""
         for usage in self.usages:
             usage.prompt_tokens += prompt
             usage.tokens_computed += computed
@@ -151,7 +151,7 @@ class Batch:
     # --- prompts
 
     def _look_up(self, requests: Sequence[Request]) -> tuple[list[tuple[Prompt, Kept]], list[Prompt]]:
-        """The prompts whose end is known, and the others; bills what is reused."""
+        """The prompts whose end is known, and the others; counts what is reused."""
         ready: list[tuple[Prompt, Kept]] = []
         missing: list[Prompt] = []
         for prompt in _prompts(requests):

@@ -143,14 +143,14 @@ class TransformersModel:
     async def sample(self, context: Context, n: int, params: Sampling) -> Expansion:
         if context.length >= self._network.window:
             raise ContextTooLong(f"{context.length} tokens leave no room in a window of {self._network.window}")
-        return (await self._submit(Request(context, n, params, self._bills(context)))).expansion
+        return (await self._submit(Request(context, n, params, self._usages(context)))).expansion
 
     async def evaluate(self, context: Context) -> float:
         if self._network.head is None:
             raise UserError("this model was loaded without its value head: set need_value_func: true")
         if context.length > self._network.window:
             raise ContextTooLong(f"{context.length} tokens do not fit a window of {self._network.window}")
-        value = (await self._submit(Request(context, usages=self._bills(context)))).value
+        value = (await self._submit(Request(context, usages=self._usages(context)))).value
         assert value is not None
         return value
 
@@ -163,7 +163,7 @@ class TransformersModel:
         """What was done for all prompts that begin with `root`."""
         return self._usage.get(root, Usage())
 
-    def _bills(self, context: Context) -> tuple[Usage, Usage]:
+    def _usages(self, context: Context) -> tuple[Usage, Usage]:
         *_, root = context.segments()
         usage = self._usage.get(root)
         if usage is None:
@@ -276,13 +276,14 @@ def _read(folder: Path, need_value: bool, device: str, dtype: str) -> tuple[Any,
         raise UserError(f"device {device!r} is unknown; expected auto, cpu, cuda or cuda:0") from None
     torch_dtype = getattr(torch, dtype) if dtype != "auto" else torch.float32 if on_cpu else "auto"
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=torch_dtype,
             attn_implementation=ATTENTION,
             local_files_only=True,
             trust_remote_code=False,
-        ).to(device)
+        )
+        model = model.to(device)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # every reader of a broken or hostile folder fails in its own way
         raise UserError(f"{folder}: cannot be loaded as a causal language model: {first_line(error)}") from None

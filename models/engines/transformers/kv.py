@@ -22,7 +22,7 @@ from mcts.model import Context
 from models.engines.transformers.prefixes import Beginning, Beginnings
 
 PAGE = 16  # positions
-PIECE = 64  # positions over which attention sums at once: whole pages
+PIECE = 128  # positions over which attention sums at once: whole pages
 PAGES = PIECE // PAGE
 NOWHERE = 0  # the page for padding: written, and read behind a mask only
 

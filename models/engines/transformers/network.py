@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.cache_utils import Cache, DynamicCache
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from mcts.errors import UserError
 from models.engines.transformers.attention import Pass
@@ -75,8 +75,8 @@ class Network:
         self._lean = LeanLlama(model, self.shape, compiled=compiled) if lean and supports(model) else None
         if compiled and self._lean is None:
             raise UserError(f"engine_args: compile does not cover {type(model).__name__}: leave it out")
-        self._output: nn.Module = model.get_output_embeddings()
-        self._no_bias = self._output.weight.new_zeros(self._output.weight.shape[0])  # products with one are faster
+        self._output: Tensor = model.get_output_embeddings().weight  # [vocabulary, hidden]
+        self._no_bias = self._output.new_zeros(self._output.shape[0])  # products with one are faster
 
     def _catch_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
         self._hidden = output.last_hidden_state
@@ -86,8 +86,10 @@ class Network:
         cache = DynamicCache()
         with torch.inference_mode():
             self.model(torch.zeros(1, 1, dtype=torch.long, device=self.device), past_key_values=cache, use_cache=True)
-        shapes = {(layer.keys.shape[1], layer.keys.shape[3], layer.values.shape[3]) for layer in cache.layers}
-        if len(shapes) != 1:
+        kept = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+        both = [(layer.keys, layer.values) for layer in kept if layer.keys is not None and layer.values is not None]
+        shapes = {(keys.shape[1], keys.shape[3], values.shape[3]) for keys, values in both}
+        if len(shapes) != 1 or len(both) < len(cache.layers):
             raise UserError(
                 f"{self.model.config.model_type}: its layers keep different caches; full attention is supported"
             )
@@ -99,7 +101,7 @@ class Network:
         float32."""
         if self._lean is not None:
             hidden = self._lean(work)
-            logits = functional.linear(hidden, self._output.weight, self._no_bias)
+            logits = functional.linear(hidden, self._output, self._no_bias)
         else:
             hidden, logits = self._through_transformers(work)
         values = self.head(hidden).float() if self.head is not None and with_values else None

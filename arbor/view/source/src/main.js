@@ -104,7 +104,7 @@ class Page {
     pane.view.show(pane.tree, { measure: this.#measured(pane), theme: this.theme, replay: null });
     const entry = [this.row.first, this.row.second][at];
     pane.title.replaceChildren(h("b", null, NAMES[at]), h("span", { className: `sign ${entry.verdict}` }, SIGNS[entry.verdict]),
-      `${entry.prediction ? `= ${oneLine(entry.prediction, 30)}` : entry.reason || "no answer"} · ${entry.method} · ${count(entry.nodes)} nodes${entry.tokens === null ? "" : ` · ${count(entry.tokens)} tokens`}`);
+      ` ${entry.prediction ? `= ${oneLine(entry.prediction, 30)}` : entry.reason || "no answer"} · ${entry.method} · ${count(entry.nodes)} nodes${entry.tokens === null ? "" : ` · ${count(entry.tokens)} tokens`}`);
   }
 
   /** Q where the tree has any, else the values. */
@@ -178,7 +178,7 @@ class Page {
   }
 
   #say(at) {
-    const { replay: found, tree } = this.panes[0];
+    const { replay: found, tree } = this.panes.reduce((most, pane) => (pane.replay.steps > most.replay.steps ? pane : most));
     const steps = Number(this.slider.max);
     const unit = found.recorded ? "simulation" : "depth";
     const why = found.recorded || tree.root.visits === null ? "" : " (the file does not record the order of simulations)";
@@ -293,7 +293,7 @@ async function start() {
     if (!("DecompressionStream" in window)) throw new Error("this browser cannot unpack the data; expected Chrome 80, Firefox 113, Safari 16.4 or newer");
     const store = new Store();
     await store.open();
-    window.arbor = new Page(store);
+    new Page(store);
   } catch (error) {
     document.body.append(h("p", { className: "none fatal", id: "fatal" }, error.message));
     throw error;

@@ -7,7 +7,7 @@ import { label } from "./text.js";
 
 const ROW = 23;
 const COLUMN = 146;
-const MANY = 600; // larger trees begin with their dead branches folded
+const MANY = 600; // nodes that are drawn at first; the rest of a larger tree begins folded
 
 // Diverging from orange (−1) over grey to blue (+1): told apart with every common colour blindness.
 const SCALES = {
@@ -50,7 +50,7 @@ export class TreeView {
   show(tree, options) {
     this.tree = tree;
     this.options = options;
-    this.folded = new Set(tree.order.length > MANY ? tree.order.filter((node) => node.pruned && node.children.length && !node.parent?.pruned).map((n) => n.tag) : []);
+    this.folded = tree.order.length > MANY ? folds(tree) : new Set();
     this.selected = tree.picked || tree.root;
     for (let node = this.selected.parent; node; node = node.parent) this.folded.delete(node.tag);
     this.draw();
@@ -204,6 +204,23 @@ export class TreeView {
     const next = to();
     if (next) this.select(next);
   }
+}
+
+/** What is folded of a large tree: all but the picked path and then the most visited branches with an answer below. */
+function folds(tree) {
+  const inner = tree.order.filter((node) => node.children.length);
+  const rank = (node) => [node.onPath ? 1 : 0, node.pruned ? 0 : 1, node.visits ?? 0, -node.depth];
+  const ranks = new Map(inner.map((node) => [node, rank(node)]));
+  inner.sort((a, b) => ranks.get(b).reduce((found, one, at) => found || one - ranks.get(a)[at], 0));
+  const opened = new Set();
+  let drawn = 1;
+  for (const node of inner) {
+    if (drawn + node.children.length > MANY && !node.onPath && node.parent) continue;
+    if (node.parent && !opened.has(node.parent)) continue;
+    opened.add(node);
+    drawn += node.children.length;
+  }
+  return new Set(inner.filter((node) => !opened.has(node)).map((node) => node.tag));
 }
 
 function describe(node, value, visits) {

@@ -1,4 +1,4 @@
-"""Choosing tokens from logits: temperature, top-k, top-p, with noise that belongs to the sample, not to the batch."""
+"""Drawing tokens: temperature, top-k, top-p, with noise that belongs to the sample, not to the batch."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def noise(key: tuple[int | str, ...], index: int) -> random.Random:
     """The stream of uniform numbers of sample `index`, a function of (key, index) alone; one number a token."""
     digest = hashlib.blake2b(repr((key, index)).encode(), digest_size=16).digest()
     return random.Random(int.from_bytes(digest, "big"))
+
+
+def seed_of(key: tuple[int | str, ...], index: int) -> int:
+    """The seed of sample `index` for an engine that draws by itself: 63 bits, a function of (key, index) alone."""
+    return int.from_bytes(hashlib.blake2b(repr((key, index)).encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _filtered(logits: Tensor, top_k: int, top_p: float) -> Tensor:
