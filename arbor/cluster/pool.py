@@ -18,7 +18,7 @@ import socket
 import sys
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -204,7 +204,8 @@ def connected(address: str) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray puts its own there, which ends the process without a word
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # where Ray says that a node is gone; standard output is the command's
+            yield
     finally:
         ray.shutdown()
 
