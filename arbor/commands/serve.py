@@ -65,7 +65,7 @@ def serve_engine(config: RunConfig, name: str, host: str, port: int) -> None:
 @options.command(__doc__)
 @options.config()
 @click.option("--host", default="127.0.0.1", help="address to listen on; the default is this machine only")
-@click.option("--port", type=int, default=8000, help="0: any that is free")
+@click.option("--port", type=options.Whole(0, 65535), default=8000, help="0: any that is free")
 @click.option("--reuse-port", is_flag=True, help="several processes, one a GPU, listen on the same port")
 @click.option("--keys", type=options.FILE, metavar="FILE", help="who may ask, one key a line  [default: ARBOR_API_KEY]")
 @click.option("--in-flight", type=options.Whole(1), default=Limits.in_flight, help="requests computed at a time")
