@@ -160,11 +160,18 @@ def _outcome(response: Any, check: Callable[[Any], str | None], probing: bool) -
     return {}, f"{status}: {_message(response)}", passes
 
 
-def _http(in_flight: int, timeout_seconds: float) -> Any:
+def require() -> None:
+    """Raises UserError where httpx is not installed."""
     try:
-        import httpx
+        import httpx  # noqa: F401
     except ImportError:
         raise UserError(MISSING) from None
+
+
+def _http(in_flight: int, timeout_seconds: float) -> Any:
+    require()
+    import httpx
+
     headers: dict[str, str] = {}
     for name, (header, form) in HEADERS.items():
         value = os.environ.get(name, "").strip()

@@ -22,7 +22,7 @@ from typing import Any, TypeGuard
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Finish, Sample, Sampling
 from models.engines.arguments import read_settings
-from models.engines.client import Client, Refused, address
+from models.engines.client import Client, Refused, address, require
 from models.engines.draft import Drafts
 from models.engines.folder import check_model_dir
 from models.engines.queue import Background
@@ -60,6 +60,7 @@ class Settings:
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
+        require()  # what is missing is said before what is wrong
         settings = read_settings(cls, "openai", args)
         for key, known in CHOICES.items():
             if (value := getattr(settings, key)) not in known:
