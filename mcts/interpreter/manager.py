@@ -341,7 +341,8 @@ class ForkInterpreter:
         head, _, text = data.partition(b"\n")
         failed, claimed = head.split()
         seconds = float(claimed)
-        observation = cut(text.decode("utf-8", "replace"), self.limits.observation_characters)
+        said = _OBJECT.sub(" at 0x0", text.decode("utf-8", "replace"))
+        observation = cut(said, self.limits.observation_characters)
         return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"
 
     def _register(self, child: Process) -> None:
@@ -413,6 +414,7 @@ def post_mortem(status: int | None) -> str:
 
 
 _ADDRESS = re.compile(r"\b0x[0-9a-f]+\b")
+_OBJECT = re.compile(r" at 0x[0-9a-f]{6,16}(?=>)")  # <f at 0x7f…>: another one in every process, and so another tree
 
 
 def mark_of(observation: str, failed: bool) -> int:

@@ -109,3 +109,12 @@ async def test_every_limit_of_a_state_can_be_set() -> None:
 def test_a_bound_that_cannot_be_kept_is_refused(bounds: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(bounds))):
         ForkInterpreter(**bounds)
+
+
+async def test_an_object_is_printed_alike_in_every_process() -> None:
+    """The address would make another tree of the same seed; a number that the snippet prints stays."""
+    code = "def f(): yield 1\nprint(f, f(), object())\nprint(hex(0x7f00deadbeef))"
+    async with ForkInterpreter(preload=()) as interpreter:
+        observation = (await interpreter.run(None, code)).observation
+    assert "<function f at 0x0> <generator object f at 0x0> <object object at 0x0>" in observation
+    assert "0x7f00deadbeef" in observation
