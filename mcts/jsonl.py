@@ -31,7 +31,7 @@ def read_items(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix != ".json":
         yield from read_lines(path)
         return
-    data = _parse("".join(line for _, line in _texts(path)), str(path))
+    data = parse_json("".join(line for _, line in _texts(path)), str(path))
     data = data.get("example") if isinstance(data, dict) else data
     if not isinstance(data, list):
         raise UserError(f'{path}: expected a list of items or {{"example": [...]}}')
@@ -43,7 +43,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, Any]]:
     """(where, value) of every line of a JSONL file that is not empty. Raises UserError with file and line."""
     for where, line in _texts(path):
         if line.strip():
-            yield where, _parse(line, where)
+            yield where, parse_json(line, where)
 
 
 def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -71,12 +71,13 @@ def _texts(path: Path) -> Iterator[tuple[str, str]]:
 def parse_line(line: bytes, where: str) -> Any:
     """The value of one line. Raises UserError."""
     try:
-        return _parse(line.decode("utf-8-sig"), where)
+        return parse_json(line.decode("utf-8-sig"), where)
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 text (byte {error.start})") from None
 
 
-def _parse(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text that stands at `where`. Raises UserError."""
     try:
         with uninterrupted():
             return json.loads(text)

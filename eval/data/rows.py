@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from mcts.errors import UserError
-from mcts.jsonl import uninterrupted
+from mcts.jsonl import parse_json
 
 Row = Mapping[str, Any]
 FORMS = ".jsonl, .json, .csv, .tsv or .parquet, each also with .gz"
@@ -59,16 +59,16 @@ def _json(path: Path, lines: Iterable[str], lined: bool) -> Iterator[tuple[str, 
         return
     if lined and not first[1].lstrip().startswith("["):
         for where, line in itertools.chain([first], filled):
-            yield where, _object(_parse(line, where), where)
+            yield where, _object(parse_json(line, where), where)
         return
     several = [first, *filled]
     where = first[0] if lined else str(path)
     try:
-        document = _parse("".join(line for _, line in several), where)
+        document = parse_json("".join(line for _, line in several), where)
     except UserError:
         if lined or not _whole(first[1]):  # not lines either
             raise
-        document = [_parse(line, where) for where, line in several]
+        document = [parse_json(line, where) for where, line in several]
         yield from ((where, _object(row, where)) for (where, _), row in zip(several, document, strict=True))
         return
     yield from _items(where, document)
@@ -101,17 +101,6 @@ def _items(where: str, document: Any) -> Iterator[tuple[str, Row]]:
         raise UserError(f'{where}: expected a list of items or {{"data": [...]}}')
     for number, row in enumerate(rows):
         yield f"{where}: item {number}", _object(row, f"{where}: item {number}")
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        with uninterrupted():
-            return json.loads(text)
-    except json.JSONDecodeError as error:
-        line = f"line {error.lineno}, " if error.lineno > 1 else ""  # of a .json file
-        raise UserError(f"{where}: not valid JSON: {error.msg} ({line}column {error.colno})") from None
-    except (ValueError, RecursionError) as error:  # a number of too many digits, too many brackets
-        raise UserError(f"{where}: cannot be read as JSON: {error}") from None
 
 
 def _object(row: Any, where: str) -> Row:

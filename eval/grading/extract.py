@@ -83,11 +83,6 @@ def extract(text: str, profile: str = "default", *, stated: bool = False) -> str
     return EXTRACTORS[profile](text, stated)
 
 
-def last_box(text: str) -> str | None:
-    """The contents of the last \\boxed or \\fbox of a worked solution that is closed; None without one."""
-    return next(reversed(boxes(text)), None)
-
-
 def boxes(text: str) -> list[str]:
     """The contents of every \\boxed{...} and \\boxed x of a worked solution that is not inside another, in order."""
     found: list[str] = []

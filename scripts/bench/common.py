@@ -47,11 +47,6 @@ def at_least(claim: str, ours: float, rival: float, bar: float, unit: str = "", 
     return Claim(claim, ours, rival, ours / rival, f"≥ {bar:g}", ours / rival >= bar, unit, note)
 
 
-def without_rival(claim: str, ours: float, bar: str, note: str, unit: str = "") -> Claim:
-    """Ours alone: the rival is not installed, which `note` says."""
-    return Claim(claim, ours, None, None, bar, None, unit, note)
-
-
 def beside(claim: str, ours: float, other: float | None, unit: str = "") -> Claim:
     """A figure beside another of the same run, for which nothing is claimed."""
     return Claim(claim, ours, other, None if other is None else ours / other, "–", None, unit, "no claim")
