@@ -55,6 +55,7 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str, live: b
             decided = await rerank(where, record, scorer, vote)
             file.write(encode_line(decided))
             progress.tick(decided)
+            await asyncio.sleep(0)  # where a signal ends the work, if nothing else had to be waited for
 
 
 @options.command(__doc__)
