@@ -181,7 +181,13 @@ class OwnVocabulary:
 
 
 def quiet() -> None:
-    """Keeps llama.cpp from writing to standard error. Raises ImportError where it is not installed."""
+    """Imports llama.cpp: it writes nothing to standard error, and its threads sleep while they wait for each other.
+    Raises ImportError where it is not installed.
+
+    Threads that spin take the cores from the process that they wait for, be it a snippet's or the threads of torch:
+    a step of 60 rows took up to ten times as long beside one busy process. OpenMP reads the variable when it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import llama_cpp
 
     global _silence
