@@ -353,7 +353,7 @@ def test_ten_tasks_and_their_average_are_one_table(tmp_path: Path) -> None:
 
 def test_rows_of_unequal_length_are_not_padded(tmp_path: Path) -> None:
     rows = [{"gt": "1", "code": ["1"] * n, "pred": ["1"] + ["0"] * (n - 1)} for n in (1, 3)]
-    result = evaluate(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "tora"), "tora", [], progress=False)
+    result = evaluate(read_rows(write_jsonl(tmp_path / "r.jsonl", rows), "tora"), "tora", [])
     (mean,) = (one for one in result["methods"] if one["method"] == "mean of n")
     assert round(mean["percent"], 1) == round(100 * (1 + 1 / 3) / 2, 1)
 

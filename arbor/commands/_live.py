@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import json
 import sys
 import threading
 import time
 from collections import deque
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from eval.report.scores import wilson
 from mcts.search.driver import Solver
@@ -16,11 +19,22 @@ from mcts.trees.node import Node, walk
 
 if TYPE_CHECKING:
     from arbor.commands._progress import Progress
+    from models.training.trainer import Trainer
 
 LINE_SECONDS = 10.0
 WINDOW_SECONDS = 60.0
 """Rates are means over this time."""
 ROWS = 24  # of the tree that are drawn
+
+
+class Facts(Protocol):
+    """What a display shows of a run."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(name, what is said of it), what is known alone."""
+
+    def drawing(self) -> list[str]:
+        """Further lines, which a terminal alone shows."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Reading:
     busy: float | None
 
 
-class Facts:
+class SearchFacts:
     """Reads what the progress, the engine and the interpreter of a run say of themselves."""
 
     def __init__(self, progress: Progress) -> None:
@@ -71,20 +85,19 @@ class Facts:
         busy = getattr(totals, "busy_seconds", None)
         return Reading(time.monotonic(), self.progress.done, prompts, computed, reused, busy)
 
+    def drawing(self) -> list[str]:
+        return tree_lines(self.root) if self.root is not None else []
+
     def lines(self) -> list[tuple[str, str]]:
-        """(name, what is said of it), what is known alone."""
         now = self._read()
         self._readings.append(now)
         while len(self._readings) > 2 and now.at - self._readings[0].at > WINDOW_SECONDS:
             self._readings.popleft()
         first = self._readings[0]
         seconds = max(1e-3, now.at - first.at)
-        facts = [("questions", f"{now.done} of {self.progress.total}"), ("accuracy", self._accuracy())]
-        rate = (now.done - first.done) / seconds
-        if rate:
-            left = (self.progress.total - now.done) / rate
-            facts.append(("throughput", f"{60 * rate:.1f} questions a minute"))
-            facts.append(("time left", clock(left) if left else ""))
+        things, total = f"{self.progress.unit}s", self.progress.total
+        facts = [(things, f"{now.done} of {total}" if total is not None else f"{now.done}")]
+        facts += [("accuracy", self._accuracy()), *pace(now.done - first.done, seconds, things, now.done, total)]
         if now.computed:
             speed, share = (now.computed - first.computed) / seconds, 100 * now.reused / max(1, now.prompts)
             facts.append(("tokens", f"{now.computed} computed ({speed:.0f} a second), {share:.0f} % of prompts reused"))
@@ -104,6 +117,53 @@ class Facts:
             return ""
         low, high = wilson(right, graded)
         return f"{100 * right / graded:.1f} % right (95 %: {low:.1f}–{high:.1f}) of {graded}"
+
+
+class TrainFacts:
+    """Reads what a training writes of itself (metrics.jsonl)."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._readings: deque[tuple[float, int]] = deque(maxlen=20)
+
+    def drawing(self) -> list[str]:
+        return []
+
+    def lines(self) -> list[tuple[str, str]]:
+        plan = getattr(self._trainer, "plan", None)
+        rows = self._rows("train")
+        if plan is None or not rows:
+            return [("updates", "none yet")]
+        row = rows[-1]
+        done = int(row["update"])
+        if not self._readings or self._readings[-1][1] != done:
+            self._readings.append((time.monotonic(), done))
+        (since, first), (until, _) = self._readings[0], self._readings[-1]
+        facts = [
+            ("updates", f"{done} of {plan.updates}"),
+            *pace(done - first, until - since, "updates", done, plan.updates),
+        ]
+        known = {key: value for key, value in row.items() if key not in ("update", "kind") and value}
+        facts.append(("training", ", ".join(f"{key} {value:.4g}" for key, value in known.items())))
+        if held_out := self._rows("eval"):
+            facts.append(("held out", f"loss {held_out[-1]['loss']:.4g} at update {held_out[-1]['update']}"))
+        return facts
+
+    def _rows(self, kind: str) -> list[dict[str, Any]]:
+        """The reports of a kind so far; the last line may be half written."""
+        path = self._trainer.output / "metrics.jsonl"
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        rows = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [row for row in rows if row["kind"] == kind]
+
+
+def pace(done: int, seconds: float, things: str, at: int, total: int | None) -> list[tuple[str, str]]:
+    """Throughput and time left of a run that did `done` things in the last `seconds` and stands at `at` of `total`."""
+    if not done or seconds <= 0:
+        return []
+    rate = done / seconds
+    left = (total - at) / rate if total is not None else 0
+    return [("throughput", f"{60 * rate:.1f} {things} a minute"), ("time left", clock(left) if left else "")]
 
 
 def clock(seconds: float) -> str:
@@ -145,31 +205,53 @@ def _said(node: Node) -> str:
     return text or "question"
 
 
-class Display:
-    """Shows the facts of a run on standard error until it is closed."""
+class _NoBars(io.TextIOBase):
+    """Standard error without the bars that others draw there (what begins with a carriage return)."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.facts = Facts(progress)
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._dropped = stream, False
+
+    def write(self, text: str) -> int:
+        self._dropped = text.startswith("\r") or (self._dropped and text in ("", "\n"))
+        if not self._dropped:
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
+class Display:
+    """Shows the facts of a run on standard error, until it is left: a panel on a terminal, elsewhere a plain line every
+    LINE_SECONDS and at the end. Bars of what runs meanwhile are left out."""
+
+    def __init__(self, facts: Facts) -> None:
+        self.facts = facts
         self._ended = threading.Event()
-        self._panel: Any = None
-        if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
+        self._stack = ExitStack()
+        self._error = sys.stderr
+
+    def __enter__(self) -> Self:
+        if self._error.isatty() and importlib.util.find_spec("rich") is not None:
             from rich.console import Console
             from rich.live import Live
 
-            console = Console(stderr=True)
-            self._panel = Live(get_renderable=self._draw, console=console, refresh_per_second=4, transient=False)
-            self._panel.start()
+            console = Console(file=self._error)
+            self._stack.enter_context(Live(get_renderable=self._draw, console=console, refresh_per_second=4))
         else:
-            self._thread = threading.Thread(target=self._write_lines, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_lines, daemon=True)
+            thread.start()
+            self._stack.callback(self._write_line)
+            self._stack.callback(thread.join)
+            self._stack.callback(self._ended.set)
+        self._stack.enter_context(redirect_stderr(_NoBars(sys.stderr)))
+        return self
 
-    def close(self) -> None:
-        self._ended.set()
-        if self._panel is not None:
-            self._panel.stop()
-        else:
-            self._thread.join()
-            self._write_line()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
     def _draw(self) -> Any:
         from rich.console import Group
@@ -179,12 +261,12 @@ class Display:
         table = Table.grid(padding=(0, 2))
         for name, fact in self.facts.lines():
             table.add_row(Text(name, style="bold"), Text(fact))
-        tree = tree_lines(self.facts.root) if self.facts.root is not None else []
-        return Group(table, *(Text(line, no_wrap=True, overflow="ellipsis") for line in tree))
+        return Group(table, *(Text(line, no_wrap=True, overflow="ellipsis") for line in self.facts.drawing()))
 
     def _write_lines(self) -> None:
         while not self._ended.wait(LINE_SECONDS):
             self._write_line()
 
     def _write_line(self) -> None:
-        print("; ".join(f"{name}: {fact}" for name, fact in self.facts.lines()), file=sys.stderr, flush=True)
+        facts = [f"{name}: {fact}" for name, fact in self.facts.lines() if fact]
+        print("; ".join(facts), file=self._error, flush=True)

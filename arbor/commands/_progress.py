@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tqdm import tqdm
 
 from arbor.assembly import choose_seed, open_solver
-from arbor.commands._live import Display
+from arbor.commands._live import Display, SearchFacts
 from arbor.commands._running import when_stopped
 from arbor.commands._tracking import Tracker
 from mcts.errors import UserError
@@ -25,6 +25,7 @@ from mcts.trees.node import TOO_LONG
 from models.engines.config import RunConfig
 
 Verdict = Callable[[Mapping[str, Any]], bool | None]
+T = TypeVar("T")
 
 
 def graded(record: Mapping[str, Any]) -> bool | None:
@@ -37,12 +38,22 @@ def graded(record: Mapping[str, Any]) -> bool | None:
 class Progress:
     """Counts records, those of a run that is continued too. verdict: what a record says of its answer.
 
-    live: `--live`, the facts of the run instead of a bar.
+    live: `--live`, the facts of the run instead of a bar. unit: what is counted. total: None where it is not known.
     """
 
-    def __init__(self, total: int, verdict: Verdict = graded, name: str = "", *, live: bool = False) -> None:
-        self.total, self.name, self._verdict, self._live = total, name, verdict, live
-        self._display: Display | None = None
+    def __init__(
+        self,
+        total: int | None,
+        verdict: Verdict = graded,
+        name: str = "",
+        *,
+        live: bool = False,
+        unit: str = "question",
+    ) -> None:
+        self.total, self.name, self.unit, self._verdict = total, name, unit, verdict
+        self._live = live
+        self._facts: SearchFacts | None = None
+        self._shown: Any = None  # the bar or the display, while there is one
         self.tracker: Tracker | None = None
         self.done = self.right = self.graded = 0
         self.reasons = Counter[str]()
@@ -60,31 +71,39 @@ class Progress:
         self.see(record)
         if self.tracker is not None:
             self.tracker.log(self, record)
-        if self._display is None:
+        if self._facts is None:
             self._show()
-            self.bar.update()
+            self._shown.update()
+
+    def over(self, items: Iterable[T]) -> Iterator[T]:
+        """The items one after another, each counted when the next one is asked for."""
+        with self:
+            for item in items:
+                yield item
+                self.tick({})
 
     def attach(self, solver: Solver) -> None:
         """What is searched with, for the display of the run."""
-        if self._display is not None:
-            self._display.facts.attach(solver)
+        if self._facts is not None:
+            self._facts.attach(solver)
 
     def __enter__(self) -> Self:
         if self._live:
-            self._display = Display(self)
+            self._facts = SearchFacts(self)
+            self._shown = Display(self._facts).__enter__()
             return self
-        self.bar = tqdm(total=self.total, initial=self.done, unit="question", smoothing=0.1, desc=self.name or None)
+        self._shown = tqdm(total=self.total, initial=self.done, unit=self.unit, smoothing=0.1, desc=self.name or None)
         self._show()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        (self.bar if self._display is None else self._display).close()
+        self._shown.__exit__(kind, error, trace)
         if self.tracker is not None:
             self.tracker.finish()
 
     def _show(self) -> None:
         if self.graded:
-            self.bar.set_postfix_str(f"right {self.right}/{self.graded}", refresh=False)
+            self._shown.set_postfix_str(f"right {self.right}/{self.graded}", refresh=False)
 
     def kept(self, path: Path) -> str:
         """What the line after Ctrl-C says."""

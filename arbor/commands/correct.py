@@ -27,13 +27,13 @@ from models.engines.config import RunConfig
 from models.training.shaping import Corrector, Limits, Shaper, Teacher, read_samples
 
 
-def correct(config: RunConfig, trees: Path, output: Path, limits: Limits) -> Counter[str]:
+def correct(config: RunConfig, trees: Path, output: Path, limits: Limits, live: bool) -> Counter[str]:
     """Writes the solutions of a tree file; returns counts of them. Raises UserError."""
     samples = read_samples(trees, config)
     meta = describe(config)
     keys = [*limits.limits().values(), trees.read_bytes()]
     meta["fingerprint"] += "-" + hashlib.sha256(repr(keys).encode()).hexdigest()[:8]
-    progress = Progress(len(samples), lambda record: None)
+    progress = Progress(len(samples), lambda record: None, live=live)
     writer = open_writer(output, meta, progress)
     records = {question.index: record for question, record in samples}
 
@@ -58,7 +58,8 @@ def correct(config: RunConfig, trees: Path, output: Path, limits: Limits) -> Cou
 @click.option(
     "--prefixes", type=options.Whole(0), default=0, help="beginnings of a wrong sample, evenly spread; 0: all"
 )
-def command(config: RunConfig, trees: Path, output: Path, **limits: Any) -> None:
-    counts = correct(config, trees, output, make_keys(Limits, limits, "limits"))
+@options.live
+def command(config: RunConfig, trees: Path, output: Path, live: bool, **limits: Any) -> None:
+    counts = correct(config, trees, output, make_keys(Limits, limits, "limits"), live)
     print(json.dumps(counts, indent=1), file=sys.stderr)
     print(output)

@@ -39,6 +39,7 @@ async def decide_all(config: RunConfig, path: Path) -> Tally:
     tally = Tally()
     for where, record in read_tree_lines(path):
         await tally.add(record, await pick(where, record, config), where)
+        await asyncio.sleep(0)  # where a signal ends the work, if nothing else had to be waited for
     return tally
 
 

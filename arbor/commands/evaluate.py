@@ -6,6 +6,7 @@ arbor evaluate FILE... [--policy tora] [--json]
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import click
 
 from arbor.assembly import check_output
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from arbor.shards import check_once
-from eval.grading.grader import POLICIES
+from eval.grading.grader import POLICIES, Grade
 from eval.report.methods import average, by_data_set, evaluate, methods_table, tasks_table
 from eval.report.rows import read_rows
 from mcts.errors import UserError
@@ -32,22 +34,33 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
 @click.option("--policy", type=click.Choice(list(POLICIES)), default="default", help="how answers are compared")
 @click.option("--pool", is_flag=True, help="the files are parts of one run (shards): one score of all")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of tables")
+@options.live
 @click.option("--audit", type=options.FILE, default=Path("undecided.jsonl"), help="where undecided pairs are listed")
 def command(
-    files: tuple[Path, ...], trees: tuple[Path, ...], policy: str, pool: bool, as_json: bool, audit: Path
+    files: tuple[Path, ...],
+    trees: tuple[Path, ...],
+    policy: str,
+    pool: bool,
+    as_json: bool,
+    live: bool,
+    audit: Path,
 ) -> None:
     files = (*files, *trees)
     if not files:
         raise UserError("expected files of saved trees or of ToRA-style outputs")
     check_output(audit, *files)
     undecided: list[dict[str, Any]] = []
+
+    def along(grades: Iterator[Grade], total: int) -> Iterator[Grade]:
+        return Progress(total, name="grading", unit="answer", live=live).over(grades)
+
     results: dict[str, Any] = {}
     read = {path: read_rows(path, policy) for path in files}
     if pool:
         read = {Path(f"{files[0]} and {len(files) - 1} more"): [row for rows in read.values() for row in rows]}
         check_once(*read.values())
     for path, rows in read.items():
-        results[str(path)] = evaluate(rows, policy, undecided)
+        results[str(path)] = evaluate(rows, policy, undecided, along)
         if not as_json:
             print(methods_table(str(path), results[str(path)]) + "\n")
     report: dict[str, Any] = {"files": results, "undecided": len(undecided)}

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from arbor.assembly import grade
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
 from mcts.jsonl import encode_line, write_whole
@@ -37,11 +37,12 @@ async def grade_line(number: int, where: str, record: dict[str, Any], version: s
     return {"line": number, "trees": version, "grades": grades}
 
 
-async def grade_file(path: Path) -> Path:
+async def grade_file(path: Path, live: bool) -> Path:
     output, version = grades_path(path), file_hash(path)
     with write_whole(output) as file:
         waiting: list[asyncio.Task[dict[str, Any]]] = []
-        for number, (where, record) in enumerate(tqdm(read_tree_lines(path), unit="tree", desc="grade")):
+        lines = Progress(None, name="grade", unit="tree", live=live).over(read_tree_lines(path))
+        for number, (where, record) in enumerate(lines):
             waiting.append(asyncio.create_task(grade_line(number, where, record, version)))
             if len(waiting) == AT_ONCE:
                 file.writelines(map(encode_line, await asyncio.gather(*waiting)))
@@ -53,8 +54,9 @@ async def grade_file(path: Path) -> Path:
 @options.command(__doc__)
 @click.argument("files", nargs=-1, type=options.FILE, metavar="TREES.jsonl...")
 @options.trees("the same as TREES.jsonl...", several=True, required=False)
-def command(files: tuple[Path, ...], trees: tuple[Path, ...]) -> None:
+@options.live
+def command(files: tuple[Path, ...], trees: tuple[Path, ...], live: bool) -> None:
     if not (*files, *trees):
         raise UserError("expected tree files")
     for path in (*files, *trees):
-        print(asyncio.run(grade_file(path)))
+        print(asyncio.run(grade_file(path, live)))

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from arbor.assembly import check_output
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from eval.report.siblings import KINDS, pairs
 from mcts.errors import UserError
 from mcts.jsonl import write_text_whole
@@ -29,14 +29,17 @@ from mcts.trees.file import read_roots, read_tree_lines
 @click.option(
     "--output", "--json", "output", type=options.FILE, metavar="FILE", help="where the result is written (JSON)"
 )
-def command(trees: Path, model: Path, output: Path | None) -> None:
+@options.live
+def command(trees: Path, model: Path, output: Path | None, live: bool) -> None:
     if output:
         check_output(output, trees)
+    from models.engines.folder import quiet_transformers
     from models.training.score import Scorer
 
+    quiet_transformers()
     scorer = Scorer(model)
     found: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    for where, record in tqdm(read_tree_lines(trees), unit="tree"):
+    for where, record in Progress(None, unit="tree", live=live).over(read_tree_lines(trees)):
         roots = read_roots(where, record)
         for root, values in zip(roots, scorer.values(roots, where), strict=True):
             for kind, right in pairs(root, values):

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from arbor.assembly import check_output
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from arbor.commands.evaluate import write_rows
 from eval.grading.grader import grade
 from eval.grading.tora import extract_tora
@@ -107,16 +107,18 @@ def programs(rows: list[dict[str, Any]]) -> list[Program]:
     ]
 
 
-async def run_all(todo: list[Program], timeout_seconds: float, in_flight: int = 256) -> list[Program]:
+async def run_all(
+    todo: list[Program], timeout_seconds: float, live: bool = False, in_flight: int = 256
+) -> list[Program]:
     """Every program in a fresh state, in parallel."""
     gate = asyncio.Semaphore(in_flight)
     async with ForkInterpreter(profile="tora", timeout_seconds=timeout_seconds) as interpreter:
-        with tqdm(total=len(todo), unit="program", smoothing=0.05) as bar:
+        with Progress(len(todo), unit="program", live=live) as progress:
 
             async def run(one: Program) -> Program:
                 async with gate:
                     execution = await interpreter.run(None, one.code)
-                bar.update()
+                progress.tick({})
                 return Program(one.row, one.sample, one.code, one.recorded, execution.observation, execution.seconds)
 
             return list(await asyncio.gather(*map(run, todo)))
@@ -175,10 +177,10 @@ def read_outputs(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def reexecute(path: Path, timeout_seconds: float, live: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(report, differences) of one file."""
     rows, started = read_outputs(path), time.monotonic()
-    done = asyncio.run(run_all(programs(rows), timeout_seconds))
+    done = asyncio.run(run_all(programs(rows), timeout_seconds, live))
     seconds = time.monotonic() - started
     classes = Counter(one.difference for one in done)
     report: dict[str, Any] = {
@@ -196,7 +198,8 @@ def reexecute(path: Path, timeout_seconds: float) -> tuple[dict[str, Any], list[
 @click.option("--differences", type=options.FILE, help="where every difference is listed (JSON lines)")
 @click.option("--timeout", type=float, default=5.0, help="seconds a program, as published")
 @click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
-def command(files: tuple[Path, ...], differences: Path | None, timeout: float, as_json: bool) -> None:
+@options.live
+def command(files: tuple[Path, ...], differences: Path | None, timeout: float, as_json: bool, live: bool) -> None:
     if not 0 < timeout < math.inf:
         raise UserError(f"--timeout {timeout}: expected seconds, more than 0")
     if differences:
@@ -205,7 +208,7 @@ def command(files: tuple[Path, ...], differences: Path | None, timeout: float, a
         read_outputs(path)  # a bad file is found before the first program runs
     reports, listed = {}, []
     for path in files:
-        reports[str(path)], different = reexecute(path, timeout)
+        reports[str(path)], different = reexecute(path, timeout, live)
         listed += different
         if differences:
             write_rows(differences, listed)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from arbor.assembly import check_output, grade
 from arbor.commands import _options as options
+from arbor.commands._progress import Progress
 from eval.data.questions import read_answers
 from mcts.jsonl import encode_line, write_whole
 from mcts.search.voting import Candidate, decide
@@ -44,13 +44,18 @@ async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> 
     return {**record, "prediction": prediction}
 
 
-async def rerank_file(trees: Path, model: Path, output: Path, vote: str) -> None:
+async def rerank_file(trees: Path, model: Path, output: Path, vote: str, live: bool) -> None:
+    from models.engines.folder import quiet_transformers
     from models.training.score import Scorer
 
+    quiet_transformers()
     scorer = Scorer(model)
-    with write_whole(output) as file:
-        for where, record in tqdm(read_tree_lines(trees), unit="question", desc="rerank"):
-            file.write(encode_line(await rerank(where, record, scorer, vote)))
+    with write_whole(output) as file, Progress(None, name="rerank", live=live) as progress:
+        for where, record in read_tree_lines(trees):
+            decided = await rerank(where, record, scorer, vote)
+            file.write(encode_line(decided))
+            progress.tick(decided)
+            await asyncio.sleep(0)  # where a signal ends the work, if nothing else had to be waited for
 
 
 @options.command(__doc__)
@@ -58,7 +63,8 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str) -> None
 @options.model("model folder with a value head")
 @options.output("tree file (never overwritten)")
 @click.option("--vote", type=click.Choice(("none", "value_weighted")), default="none", help="none: the best")
-def command(trees: Path, model: Path, output: Path, vote: str) -> None:
+@options.live
+def command(trees: Path, model: Path, output: Path, vote: str, live: bool) -> None:
     check_output(output, new=True)
-    asyncio.run(rerank_file(trees, model, output, vote))
+    asyncio.run(rerank_file(trees, model, output, vote, live))
     print(output)

@@ -20,6 +20,8 @@ from eval.report.rounds import write_report
 from mcts.config import load_keys
 from models.training.rounds import COMMANDS, Rounds, Runner, Tools
 
+LIVE = ("solve", "grade-trees", "correct", "train", "rerank", "rank-siblings")  # stages that show what they do
+
 
 def read_answered(path: Path) -> list[dict[str, object]]:
     """The items of a question file, all of them with an answer. Raises UserError."""
@@ -27,9 +29,11 @@ def read_answered(path: Path) -> list[dict[str, object]]:
     return [question.item for question in read_questions(path)]
 
 
-def tools(cluster: _cluster.ClusterOptions | None = None) -> Tools:
-    """The stages as subcommands of arbor; the searches on `cluster`, if there is one."""
+def tools(cluster: _cluster.ClusterOptions | None = None, live: bool = False) -> Tools:
+    """The stages as subcommands of arbor, `live` where they can be; the searches on `cluster`, if there is one."""
     commands = {name: [sys.executable, "-m", "arbor", name] for name in COMMANDS}
+    for name in LIVE if live else ():
+        commands[name].append("--live")
     commands["solve"] += cluster.words() if cluster is not None else []
     return Tools(commands, read_answered, write_report)
 
@@ -44,6 +48,7 @@ def run(runner: Runner) -> None:
 @options.command(__doc__)
 @options.keys("YAML of the rounds")
 @_cluster.cluster
+@options.live
 def command(
     config: Path,
     overrides: tuple[str, ...],
@@ -51,6 +56,7 @@ def command(
     ray_cpus: float,
     ray_gpus: float | None,
     ray_engines: int | None,
+    live: bool,
 ) -> None:
     cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
-    run(Runner(load_keys(Rounds, config, overrides), tools(cluster), config.parent))
+    run(Runner(load_keys(Rounds, config, overrides), tools(cluster, live), config.parent))

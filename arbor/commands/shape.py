@@ -18,5 +18,6 @@ from models.training.shaped_rounds import ShapingRounds, ShapingRunner
 
 @options.command(__doc__)
 @options.keys("YAML of the rounds and of the shaping")
-def command(config: Path, overrides: tuple[str, ...]) -> None:
-    run(ShapingRunner(load_keys(ShapingRounds, config, overrides), tools(), config.parent))
+@options.live
+def command(config: Path, overrides: tuple[str, ...], live: bool) -> None:
+    run(ShapingRunner(load_keys(ShapingRounds, config, overrides), tools(live=live), config.parent))

@@ -8,11 +8,13 @@ The same command continues a training that was stopped. The model is in DIR/mode
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
 from arbor.commands import _options as options
+from arbor.commands._live import Display, TrainFacts
 from arbor.commands._running import when_stopped
 from mcts.config import load_keys
 from models.training.settings import TrainSettings
@@ -21,16 +23,16 @@ from models.training.settings import TrainSettings
 @options.command(__doc__)
 @options.keys("YAML of a training")
 @click.option("--overwrite", is_flag=True, help="replace what another training left in `output`")
-def command(config: Path, overrides: tuple[str, ...], overwrite: bool) -> None:
+@options.live
+def command(config: Path, overrides: tuple[str, ...], overwrite: bool, live: bool) -> None:
     settings = load_keys(TrainSettings, config, overrides)
-    import transformers
-
+    from models.engines.folder import quiet_transformers
     from models.training.trainer import Trainer
 
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    quiet_transformers()
     trainer = Trainer(settings, overwrite=overwrite)
-    with when_stopped(lambda: f"{settings.output}: the same command goes on from the last checkpoint"):
+    shown = Display(TrainFacts(trainer)) if live and trainer.main else nullcontext()
+    with when_stopped(lambda: f"{settings.output}: the same command goes on from the last checkpoint"), shown:
         folder = trainer.run()
     if trainer.main:
         print(folder)

@@ -13,7 +13,7 @@ from typing import Any
 from mcts.registry import Registry
 
 Record = Mapping[str, Any]
-COST, DEMO = "cost", "demo"
+COST, DEMO, ROUNDS = "cost", "demo", "rounds"
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,15 @@ class Column:
 
     title: the heading. read: what a record says, None where it does not say it (then the column is left out).
     per: what is divided by; None: the number of questions. form: how the figure is written.
-    reports: "cost" (what a question cost: `arbor evaluate`), "demo" (the table of `arbor demo`).
+    reports: "cost" (what a question cost: `arbor evaluate`), "demo" (the table of `arbor demo`), "rounds" (that of
+    `arbor rounds`).
     """
 
     title: str
     read: Callable[[Record], float | None]
     per: Callable[[Record], float | None] | None = None
     form: str = "{:.0f}"
-    reports: frozenset[str] = frozenset({COST, DEMO})
+    reports: frozenset[str] = frozenset({COST, DEMO, ROUNDS})
 
     def figure(self, records: Sequence[Record]) -> float | None:
         above = [self.read(one) for one in records]
@@ -90,7 +91,7 @@ def distinct_tokens(trees: Iterable[Mapping[str, Any]]) -> int:
 _COST, _DEMO = frozenset({COST}), frozenset({DEMO})
 OWN = {
     "steps": Column("steps", _steps, _answered, "{:.1f}", _DEMO),
-    "tokens_generated": Column("generated", meta("tokens_generated"), reports=_COST),
+    "tokens_generated": Column("generated", meta("tokens_generated"), reports=frozenset({COST, ROUNDS})),
     "simulations": Column("simulations", meta("simulations")),
     "tokens_computed": Column("computed", meta("tokens_computed")),
     "tokens_reused": Column("reused", meta("tokens_reused", 100), meta("prompt_tokens"), "{:.0f} %", _DEMO),

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from eval.grading.grader import Verdict, grade
+from eval.grading.grader import Grade, Verdict, grade
 from eval.report.columns import COST, columns
 from eval.report.rows import Row
 from eval.report.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k
@@ -25,12 +23,20 @@ HEADER = ("task", "n", "%", "95 %", "maj@n", "tool rounds", "tokens", "seconds")
 Right = Callable[[Row, str], bool | None]
 
 
-def evaluate(rows: list[Row], policy: str, audit: list[dict[str, Any]], progress: bool = True) -> dict[str, Any]:
-    """Methods with their scores and costs, and accuracy by group; undecided pairs are appended to `audit`."""
+def evaluate(
+    rows: list[Row],
+    policy: str,
+    audit: list[dict[str, Any]],
+    along: Callable[[Iterator[Grade], int], Iterator[Grade]] = lambda grades, total: grades,
+) -> dict[str, Any]:
+    """Methods with their scores and costs, and accuracy by group; undecided pairs are appended to `audit`.
+
+    along: shows how far the grading is: (grades, how many) → the same grades.
+    """
     pairs = [(row.golds, answer) for row in rows for answer in {row.prediction, *(one.answer for one in row.samples)}]
     with ThreadPoolExecutor() as threads:
         graded = threads.map(lambda pair: grade(pair[0], pair[1], policy), pairs)
-        grades = dict(zip(pairs, tqdm(graded, total=len(pairs), desc="grading", disable=not progress), strict=True))
+        grades = dict(zip(pairs, along(graded, len(pairs)), strict=True))
     for row in rows:
         found = grades[row.golds, row.prediction]
         if found.verdict is Verdict.UNDECIDED:
@@ -167,7 +173,7 @@ def average(sets: Mapping[str, list[Row]], policy: str) -> float | None:
 
 def _task(name: str, rows: list[Row], policy: str) -> tuple[float, tuple[str, ...]]:
     """Accuracy and the line of a task. Rounds, tokens and seconds are a question's means."""
-    result = evaluate(rows, policy, [], progress=False)
+    result = evaluate(rows, policy, [])
     methods = {one["method"]: one for one in result["methods"]}
     first, voted = methods["prediction"], methods.get("maj@n")
     rounds = [count for row in rows for count in _tool_rounds(row.fields)]

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.report.columns import ROUNDS, columns
 from eval.report.scores import mcnemar
 from eval.report.table import markdown_table, share
 from mcts.jsonl import write_text_whole
 from mcts.trees.file import read_tree_lines
-
-COSTS = ("tokens_generated", "tokens_computed", "simulations")
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Row:
 
     def cells(self) -> list[str]:
         n, right = len(self.right), sum(self.right.values())
-        costs = [f"{self.costs[key]:.0f}" for key in COSTS]
+        costs = [one.form.format(self.costs[key]) if key in self.costs else "–" for key, one in columns(ROUNDS).items()]
         accuracy = "{} ({})".format(*share(right, n))
         return [self.round, self.method, str(n), accuracy, *costs, f"{self.seconds / n:.2f}"]
 
@@ -40,14 +39,11 @@ def stage_seconds(folder: Path, name: str) -> float:
 
 
 def read_row(name: str, path: Path) -> Row:
-    right: dict[int, bool] = {}
-    sums = dict.fromkeys(COSTS, 0.0)
-    for _, record in read_tree_lines(path):
-        right[record["meta"]["index"]] = (record["prediction"] or {}).get("correct") is True
-        for key in COSTS:
-            sums[key] += record["meta"][key]
-    seconds = stage_seconds(path.parent, path.stem)
-    return Row(name, path.stem, right, {key: total / len(right) for key, total in sums.items()}, seconds)
+    records = [record for _, record in read_tree_lines(path)]
+    right = {one["meta"]["index"]: (one["prediction"] or {}).get("correct") is True for one in records}
+    figures = {key: column.figure(records) for key, column in columns(ROUNDS).items()}
+    costs = {key: figure for key, figure in figures.items() if figure is not None}
+    return Row(name, path.stem, right, costs, stage_seconds(path.parent, path.stem))
 
 
 def read_rows(output: Path, rounds: Sequence[str]) -> list[Row]:
@@ -110,7 +106,7 @@ def write_report(output: Path, rounds: Sequence[str]) -> None:
     """Writes report.md and report.json about what is finished so far."""
     rows = read_rows(output, rounds)
     results = markdown_table(
-        ("round", "method", "n", "accuracy % (95 %)", "tokens generated", "tokens computed", "simulations", "s"),
+        ("round", "method", "n", "accuracy % (95 %)", *(one.title for one in columns(ROUNDS).values()), "s"),
         [row.cells() for row in rows],
     )
     tests = markdown_table(("method and rounds", "n", "gained", "lost", "p (McNemar, exact)"), paired(rows))

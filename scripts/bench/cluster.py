@@ -76,6 +76,20 @@ class Run:
     cpu_seconds: float  # of the driver
     bytes: int
     taken: list[float]  # seconds of each question
+    network: int = 0  # bytes over loopback, of all that the cluster says to itself
+    stored: float = 0.0  # bytes in the object store at most, of those that were looked at
+
+
+def loopback_bytes() -> int:
+    lines = Path("/proc/net/dev").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.strip().startswith("lo:"))
+
+
+def stored_bytes() -> float:
+    """What the object stores of the cluster hold."""
+    name = "object_store_memory"
+    untyped: Any = ray
+    return float(untyped.cluster_resources().get(name, 0) - untyped.available_resources().get(name, 0))
 
 
 def on_cluster(config: RunConfig, engines: int, count: int, kind: type[Engine], path: Path) -> Run:
@@ -83,19 +97,22 @@ def on_cluster(config: RunConfig, engines: int, count: int, kind: type[Engine], 
     writer = TreeWriter(path, "bench")
     writer.open(resume=False)
     taken: list[float] = []
-    started_cpu = 0.0
+    started_cpu, network, stored = 0.0, 0, 0.0
 
     def write(question: Question, answered: Answered) -> None:
-        nonlocal started_cpu
-        started_cpu = started_cpu or time.process_time()
+        nonlocal started_cpu, network, stored
+        started_cpu, network = started_cpu or time.process_time(), network or loopback_bytes()
+        if question.index % 100 == 50:
+            stored = max(stored, stored_bytes())
         writer.append_line(question.index, question.text, answered.line)
         if len(taken) < 200:
             taken.append(json.loads(answered.line)["meta"]["wall_seconds"])
 
     asyncio.run(pool.run(questions(count), write))
     seconds, cpu = time.monotonic() - pool.begun, time.process_time() - started_cpu
+    network = loopback_bytes() - network
     writer.finish()
-    return Run(seconds, cpu, path.stat().st_size, taken)
+    return Run(seconds, cpu, path.stat().st_size, taken, network, stored)
 
 
 def alone(config: RunConfig, count: int, path: Path) -> Run:
@@ -156,7 +173,8 @@ def measure() -> list[Claim]:
         at_least("questions a second, two nodes / one", count / two.seconds, count / one.seconds, 1.9, "1/s"),
         beside("driver's CPU a question, Ray / all of one process", 1000 * driver, 1000 * here.cpu_seconds / 400, "ms"),
         beside("wall time a question without latency, Ray / one process", over.seconds / 0.4, here.seconds / 0.4, "ms"),
-        beside("bytes a question from engine to driver", over.bytes / 400, None, "B"),
+        beside("bytes over loopback a question / of its line", over.network / 400, over.bytes / 400, "B"),
+        beside("object store at most", over.stored, None, "B"),
     ]  # fmt: skip
 
 

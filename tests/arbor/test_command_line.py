@@ -8,8 +8,11 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 import yaml
@@ -218,6 +221,60 @@ def test_a_stopped_run_says_what_it_keeps_and_counts_on(number: int, code: int, 
     done, _, err = run(*command, cwd=tmp_path)
     right = sum((row["prediction"] or {}).get("correct") is True for row in lines(path))
     assert done == 0 and f"right {right} of 150 graded" in err.splitlines()
+
+
+def when_read(pipe: Path, running: subprocess.Popen[str]) -> IO[bytes]:
+    """The writing end of a pipe, once a process reads it."""
+    while running.poll() is None:
+        with suppress(OSError):
+            descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "wb", buffering=0)
+        time.sleep(0.02)
+    raise AssertionError(running.communicate())
+
+
+ENDLESS = {
+    "evaluate": ("FILE",),
+    "compare": ("FILE", "FILE"),
+    "report": ("FILE", "--output", "out"),
+    "view": ("FILE", "--output", "out"),
+    "merge": ("FILE", "--output", "out"),
+    "reexecute": ("FILE",),
+    "decide": ("--config", str(TINY / "mcts.yaml"), "--trees", "FILE"),
+    "correct": ("--config", str(TINY / "mcts.yaml"), "--trees", "FILE", "--output", "out"),
+    "solve": ("--config", str(TINY / "mcts.yaml"), "--questions", "FILE", "--output", "out"),
+    "demo": ("--questions", "FILE"),
+    "ask": ("--config", "FILE", "1 + 1?"),
+    "infer": ("--config", "FILE"),
+    "serve": ("--config", "FILE"),
+}
+"""Command → arguments with which it reads a file that never ends."""
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_sigterm_ends_every_command(name: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "in.jsonl"
+    os.mkfifo(pipe)
+    words = [str(pipe) if word == "FILE" else word for word in ENDLESS[name]]
+    running = start("-m", "arbor", name, *words, cwd=tmp_path)
+    fill = b""
+    if name == "decide":  # works line by line, and stops between two lines
+        leaf = {"text": "", "final_answer": "1", "value": 0.5}
+        fill = json.dumps({"question": "Q", "answer": "1", "react": {"0": leaf, "0.0": leaf}}).encode() + b"\n"
+    with when_read(pipe, running) as feeding:
+
+        def feed() -> None:
+            with suppress(BrokenPipeError, ValueError):
+                while fill:
+                    feeding.write(fill)
+
+        thread = threading.Thread(target=feed)
+        thread.start()
+        running.send_signal(signal.SIGTERM)
+        _, err = running.communicate(timeout=60)
+        thread.join()
+    assert running.returncode == 143 and "terminated" in err and "Traceback" not in err
 
 
 def test_a_stopped_question_promises_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import re
@@ -9,29 +10,81 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from arbor.commands._live import ROWS, clock, safe, tree_lines
+from arbor.commands import arbor
+from arbor.commands._live import ROWS, _NoBars, clock, safe, tree_lines
+from arbor.commands.rounds import LIVE, tools
 from mcts.trees.node import Node
 
 ROOT = Path(__file__).resolve().parents[2]
+QUESTIONS = ("--questions", "models/tiny/data/heldout.jsonl", "--limit", "3")
 RUN = [
-    sys.executable, "-m", "arbor", "solve", "--live", "--config", "configs/tiny/sbs_1_5.yaml",
-    "--questions", "models/tiny/data/heldout.jsonl", "--limit", "3", "--output",
+    sys.executable, "-m", "arbor", "solve", "--live", "--config", "configs/tiny/sbs_1_5.yaml", *QUESTIONS, "--output",
 ]  # fmt: skip
 
 
-def test_without_a_terminal_the_facts_are_plain_lines(tmp_path: Path) -> None:
-    done = subprocess.run([*RUN, str(tmp_path / "t.jsonl"), "--report"], cwd=ROOT, capture_output=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+def live_lines(*words: object) -> list[str]:
+    """What a command says on standard error with --live and without a terminal."""
+    command = [sys.executable, "-m", "arbor", *map(str, words), "--live"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300)
     text = done.stderr.decode()
+    assert done.returncode == 0, text
     assert "\r" not in text and "\x1b" not in text
-    last = next(line for line in text.splitlines()[::-1] if line.startswith("questions: 3 of 3"))
+    return text.splitlines()
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three searched questions, as a search for training leaves them; the facts of the run were plain lines."""
+    path = tmp_path_factory.mktemp("trees") / "t.jsonl"
+    search = ("--config", "configs/tiny/mcts_train.yaml", "--set", "iterations=8", *QUESTIONS)
+    lines = live_lines("solve", *search, "--report", "--output", path)
+    last = next(line for line in lines[::-1] if line.startswith("questions: 3 of 3"))
     for fact in ("accuracy: ", "throughput: ", "tokens: ", "engine: ", "interpreter: 0 of "):
         assert fact in last
     shares = [float(share) for share in re.findall(r"([\d.]+) %", last)]
     assert shares and all(0 <= share <= 100 for share in shares)
-    assert (tmp_path / "t.report" / "report.html").is_file()
+    return path
+
+
+def test_a_run_leaves_its_report(trees: Path) -> None:
+    assert trees.with_suffix(".report").joinpath("report.html").is_file()
+
+
+def test_a_training_says_its_losses_and_what_is_left(trees: Path, tmp_path: Path) -> None:
+    examples = tmp_path / "e.jsonl"
+    words = ["--config", "configs/tiny/mcts_train.yaml", "--trees", str(trees), "--output", str(examples)]
+    subprocess.run([sys.executable, "-m", "arbor", "examples", *words], cwd=ROOT, check=True, capture_output=True)
+    keys = [f"examples=[{examples}]", f"output={tmp_path / 'out'}", "updates=2", "log_every=1"]
+    sets = [word for key in keys for word in ("--set", key)]
+    lines = live_lines("train", "--config", "configs/train/tiny.yaml", *sets)
+    assert re.match(r"updates: 2 of 2; training: .*loss [\d.]+", lines[-1]), lines
+
+
+def test_commands_over_saved_trees_count_them(trees: Path, tmp_path: Path) -> None:
+    assert live_lines("evaluate", trees, "--audit", tmp_path / "u.jsonl")[-1].startswith("answers: ")
+    assert live_lines("grade-trees", trees)[-1].startswith("trees: 3")
+    model = ROOT / "models/tiny/weights"
+    lines = live_lines("rerank", "--trees", trees, "--model", model, "--output", tmp_path / "r.jsonl")
+    assert lines[-1].startswith("questions: 3; accuracy: ")
+
+
+def test_stages_of_rounds_are_live_where_the_command_can_be() -> None:
+    commands = tools(live=True).commands
+    assert {name for name, words in commands.items() if words[-1] == "--live"} == set(LIVE)
+    for name in LIVE:
+        found = arbor.get_command(click.Context(arbor), name)
+        assert found is not None and "live" in {one.name for one in found.params}
+
+
+def test_bars_of_others_are_left_out_and_their_messages_are_not() -> None:
+    kept = io.StringIO()
+    shown = _NoBars(kept)
+    for text in ("a line\n", "\r 50%|", "\r100%|", "\n", "after\n", "\n"):
+        shown.write(text)
+    assert kept.getvalue() == "a line\nafter\n\n"
 
 
 def test_on_a_terminal_the_tree_of_a_single_question_is_drawn() -> None:
