@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from models.tiny.chains import LABELS
+
 END = "<|end|>"  # pads and ends; no step contains it
 GROUPS = (  # what always stands together in the markup and in the code of a step, so that steps are short
     "<question> ",
@@ -20,6 +22,11 @@ GROUPS = (  # what always stands together in the markup and in the code of a ste
     "\n</p>\n</step>",
     "f=lambda x:",
     "print(f(",
+    "s+=",
+    "s-=",
+    "\nprint(s%",
+    "print(s)",
+    *(f"{label} " for label in LABELS),
 )
 
 
