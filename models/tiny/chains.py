@@ -115,7 +115,8 @@ def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, in
     """A chain whose quantity stays positive and whole, and its last quantity."""
     while True:
         start, modulus = rng.randint(2000, 9999), rng.choice(MODULI)
-        s, entries, multiplied = start, [], 0
+        s, multiplied = start, 0
+        entries: list[Entry] = []
         while len(entries) < length:
             may = bool(story.factors) and multiplied < 2 and (story.factors == "*=" or s % 6 == 0)
             entry, s = draw_entry(rng, story, s, modulus, may)

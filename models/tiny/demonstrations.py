@@ -1,9 +1,10 @@
 """Solutions of a deliberately weak solver, from which the first policy is learned.
 
 On chains it misreads uncommon words more often than not, guesses lost signs and never looks at a control: all that is
-to be learned from searched paths. On guess and check the solver mostly moves in the right direction, but often by one and seldom by the right amount, guesses afresh now and
-then, sometimes stops early and always at its limit of tries. Its commonest move, by one, is a poor one: a policy that
-always does the likeliest thing gets there late. What is left for search is to tell good tries from bad ones.
+to be learned from searched paths. On guess and check the solver mostly moves in the right direction, but often by one
+and seldom by the right amount, guesses afresh now and then, sometimes stops early and always at its limit of tries.
+Its commonest move, by one, is a poor one: a policy that always does the likeliest thing gets there late. What is left
+for search is to tell good tries from bad ones.
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def prepare(seed: int, output: Path, shown: int, questions: int, family: Family) -> None:
     torch.manual_seed(seed)
-    texts = (s.prompt + "".join(a + b for a, b in s.steps) for s in islice(demonstrations(seed, "tokenizer", family), 4000))
+    texts = (
+        s.prompt + "".join(a + b for a, b in s.steps) for s in islice(demonstrations(seed, "tokenizer", family), 4000)
+    )
     tokenizer = build_tokenizer(texts)
     tokenizer.save_pretrained(output / "model")
     new_model(tokenizer).save_pretrained(output / "model")

@@ -2,10 +2,11 @@
 
     python -m models.tiny.problems --family guess|chains|all --seed S --n N --output FILE.jsonl
 
-chains.py says what a chain is; half of `all` are chains. Every problem of guess and check carries the code of a check f(x), the error of x in whole percent: zero at the answer only, negative
-below it, positive above it (except in the families `remainders`, whose check gives no direction, and `shop`, which
-is plain arithmetic). A hash of its family and check selects the split that a problem belongs to. So two splits share
-neither a question nor an equation in other words, whatever the seeds: fresh test problems never occur in training.
+chains.py says what a chain is; half of `all` are chains. Every problem of guess and check carries the code of a check
+f(x), the error of x in whole percent: zero at the answer only, negative below it, positive above it (except in the
+families `remainders`, whose check gives no direction, and `shop`, which is plain arithmetic). A hash of its family
+and check selects the split that a problem belongs to. So two splits share neither a question nor an equation in other
+words, whatever the seeds: fresh test problems never occur in training.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -51,6 +51,8 @@ class Evaluation(BaseModel):
     head ranks their siblings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    FILES: ClassVar = ("config", "questions")
 
     config: str = ""
     set: dict[str, Any] = {}
@@ -196,7 +198,7 @@ class Runner:
     def _resolved(self, one: RoundKeys) -> RoundKeys:
         """The round with its paths as they are found."""
         rows = {
-            name: row and row.model_copy(update={key: self._found(getattr(row, key)) for key in ("config", "questions")})
+            name: row and row.model_copy(update={key: self._found(getattr(row, key)) for key in row.FILES})
             for name, row in (one.evaluate or {}).items()
         }
         files = {key: self._found(getattr(one, key)) for key in ("questions", "train", "held_out")}
