@@ -2,8 +2,8 @@
 
 Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Half
 of the entries have lost their sign: three of four of these are additions, and nothing but the control tells which. The
-readings of an entry without a sign never share a control, so text and controls have one answer. A step reads one
-entry, changes s and prints s modulo the number beside the control. A wrong reading is never repaired: every later
+readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
+entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong reading is never repaired: every later
 quantity is wrong too, though its remainder may agree by chance. Of the wrong readings of entries with a word one in 7,
 9 or 11 shows the right control, and is seen by those only who know the word.
 """
@@ -33,6 +33,10 @@ class Entry:
     code: str
     misread: str
     control: int
+
+    def quoted(self, at: int) -> str:
+        """The entry as it stands in a question, at a place of it, and in the step that reads it."""
+        return f"{LABELS[at]} {self.text} [{self.control}]"
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, in
 
 
 def question(story: Story, chain: Chain) -> str:
-    entries = " ".join(f"{label} {one.text} [{one.control}]" for label, one in zip(LABELS, chain.entries, strict=False))
+    entries = " ".join(one.quoted(at) for at, one in enumerate(chain.entries))
     return story.question.format(start=chain.start, modulus=chain.modulus, entries=entries)
 
 

@@ -15,11 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from models.tiny.chains import LABELS, Entry
+from models.tiny.chains import Entry
 from models.tiny.problems import LARGEST, SMALLEST, Problem
 
 TRIES = 6
-OPERATIONS = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
 
 PROMPT = "<question> {question} </question>\n"
 CODE_STEP = "<step>\n<p>\n{thought}\n</p>\n<code>\n```python\n{code}\n```\n</code>"
@@ -111,10 +110,10 @@ def follow_chain(problem: Problem, rng: random.Random, habits: Habits) -> Soluti
     for at, entry in enumerate(chain.entries):
         reading = read_entry(entry, rng, habits)
         exec(reading, state)  # our own generator's text
-        code = f"{reading}\nprint(s%{chain.modulus},{entry.control})"
+        code = f"{reading}\nprint(s%{chain.modulus})"
         code = code if at else f"s={chain.start}\n{code}"
-        seen = OBSERVATION.format(observation=f"{state['s'] % chain.modulus} {entry.control}")
-        steps.append((CODE_STEP.format(thought=f"{LABELS[at]} {OPERATIONS[reading[1]]}", code=code), seen))
+        seen = OBSERVATION.format(observation=state["s"] % chain.modulus)
+        steps.append((CODE_STEP.format(thought=entry.quoted(at), code=code), seen))
     result = state["s"]
     steps.append((CODE_STEP.format(thought="All read.", code="print(s)"), OBSERVATION.format(observation=result)))
     steps.append((FINAL_STEP.format(thought="Done.", answer=result), "\n"))

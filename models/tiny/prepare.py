@@ -24,7 +24,7 @@ from models.tiny.demonstrations import Solution, demonstrate
 from models.tiny.problems import SEEDS, Family, generate, stream, write
 from models.tiny.tokenizer import build_tokenizer
 
-HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
+HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, KEY_VALUE_HEADS, WINDOW = 128, 4, 384, 32, 4, 1024
 
 
 def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
@@ -52,7 +52,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         num_hidden_layers=LAYERS,
         intermediate_size=FEED_FORWARD,
         num_attention_heads=HIDDEN // HEAD_DIM,
-        num_key_value_heads=1,  # multi-query attention: a quarter of the cache
+        num_key_value_heads=KEY_VALUE_HEADS,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
         tie_word_embeddings=True,
