@@ -1,11 +1,12 @@
 """Long chains of dependent steps for the embedded model: a quantity that changes entry by entry, controls in brackets.
 
 Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Half
-of the entries have lost their sign: three of four of these are additions, and nothing but the control tells which. The
-readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
-entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong reading is never repaired: every later
-quantity is wrong too, though its remainder may agree by chance. Of the wrong readings of entries with a word one in 7,
-9 or 11 shows the right control, and is seen by those only who know the word.
+of the entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
+The readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
+entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong
+reading is never repaired: every later quantity is wrong too, though its remainder may agree by chance. Of the wrong
+readings of entries with a word one in 7, 9 or 11 shows the right control, and is seen by those only who know the
+word.
 """
 
 from __future__ import annotations

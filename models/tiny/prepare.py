@@ -22,9 +22,10 @@ from transformers.utils import logging
 
 from models.tiny.demonstrations import Solution, demonstrate
 from models.tiny.problems import SEEDS, Family, generate, stream, write
-from models.tiny.tokenizer import build_tokenizer
+from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
 
-HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, KEY_VALUE_HEADS, WINDOW = 128, 4, 384, 32, 4, 1024
+HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
+KEY_VALUE_HEADS: dict[Family, int] = {"guess": 1, "chains": 4, "all": 4}  # chains copy more than guesses do
 
 
 def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
@@ -45,14 +46,14 @@ def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution
     return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, key_value_heads: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
         num_hidden_layers=LAYERS,
         intermediate_size=FEED_FORWARD,
         num_attention_heads=HIDDEN // HEAD_DIM,
-        num_key_value_heads=KEY_VALUE_HEADS,
+        num_key_value_heads=key_value_heads,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
         tie_word_embeddings=True,
@@ -65,12 +66,11 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 
 def prepare(seed: int, output: Path, shown: int, questions: int, family: Family) -> None:
     torch.manual_seed(seed)
-    texts = (
-        s.prompt + "".join(a + b for a, b in s.steps) for s in islice(demonstrations(seed, "tokenizer", family), 4000)
-    )
-    tokenizer = build_tokenizer(texts)
+    first = islice(demonstrations(seed, "tokenizer", family), 4000)
+    groups = GROUPS if family == "guess" else (*GROUPS, *CHAIN_GROUPS)
+    tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
-    new_model(tokenizer).save_pretrained(output / "model")
+    new_model(tokenizer, KEY_VALUE_HEADS[family]).save_pretrained(output / "model")
     with (output / "demonstrations.jsonl").open("w", encoding="utf-8") as lines:
         for solution in islice(demonstrations(seed, "policy", family), shown):
             lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
