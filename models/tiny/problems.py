@@ -220,16 +220,18 @@ FAMILIES: dict[str, tuple[Callable[[random.Random], Problem], int]] = {
 }
 
 
-def chain_problem(rng: random.Random, lengths: range) -> Problem:
+def chain_problem(rng: random.Random, split: Split) -> Problem:
     family = rng.choice(list(STORIES))
-    chain, result = draw_chain(rng, STORIES[family], rng.choice(lengths))
+    training = split == "train"  # the shorter of two lengths: short chains are read, and solved, sooner
+    length = min(rng.choices(TRAINING_LENGTHS, k=2)) if training else rng.choice(LENGTHS)
+    chain, result = draw_chain(rng, STORIES[family], length)
     return Problem(family, chain_question(STORIES[family], chain), result, program(chain), chain)
 
 
 def draw(rng: random.Random, family: Family, split: Split) -> Problem:
     """Any problem of the family, of whatever split; training chains are of all lengths."""
     if family == "chains" or (family == "all" and rng.random() < 0.5):
-        return chain_problem(rng, TRAINING_LENGTHS if split == "train" else LENGTHS)
+        return chain_problem(rng, split)
     makers, weights = zip(*FAMILIES.values(), strict=True)
     make: Callable[[random.Random], Problem] = rng.choices(makers, weights)[0]
     return make(rng)
