@@ -26,18 +26,19 @@ PLUS = 0.75  # how many of the lost signs are additions
 
 @dataclass(frozen=True)
 class Entry:
-    """text: as the question says it; code, misread: of its right and of its wrong reading; control: s after it, modulo
-    the number of the question."""
+    """amount, word: as the question says them; code, misread: of its right and of its wrong reading; control: s after
+    it, modulo the number of the question."""
 
     kind: Kind
-    text: str
+    amount: str
+    word: str
     code: str
     misread: str
     control: int
 
     def quoted(self, at: int) -> str:
         """The entry as it stands in a question, at a place of it, and in the step that reads it."""
-        return f"{LABELS[at]} {self.text} [{self.control}]"
+        return f"{LABELS[at]} {self.amount} [{self.control}] {self.word}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def draw_entry(rng: random.Random, story: Story, s: int, modulus: int, factors: 
         divides = story.factors == "//="
         code, misread = f"s{story.factors}{by}", f"s+={by}"
         s = s // by if divides else s * by
-        return Entry("plain", f"times {by}", code, misread, s % modulus), s
+        return Entry("plain", str(by), "times", code, misread, s % modulus), s
     kind: Kind = "lost" if draw > 1 - LOST else "hard" if draw > 1 - LOST - HARD else "plain"
     words = {"plain": story.plain, "hard": story.hard}.get(kind, {story.lost: "+" if rng.random() < PLUS else "-"})
     word = rng.choice(list(words))
@@ -113,7 +114,7 @@ def draw_entry(rng: random.Random, story: Story, s: int, modulus: int, factors: 
             break
     amount = f"{first}*{second}" if story.packs else str(first)
     s += first * second * (1 if sign == "+" else -1)
-    return Entry(kind, f"{word} {amount}", f"s{sign}={amount}", f"s{other}={amount}", s % modulus), s
+    return Entry(kind, amount, word, f"s{sign}={amount}", f"s{other}={amount}", s % modulus), s
 
 
 def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, int]:
@@ -125,9 +126,9 @@ def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, in
         while len(entries) < length:
             may = bool(story.factors) and multiplied < 2 and (story.factors == "*=" or s % 6 == 0)
             entry, s = draw_entry(rng, story, s, modulus, may)
-            multiplied += entry.text.startswith("times")
+            multiplied += entry.word == "times"
             entries.append(entry)
-            if s <= 0 or len({one.text for one in entries}) < len(entries):
+            if s <= 0 or len({(one.amount, one.word) for one in entries}) < len(entries):
                 break
         else:
             return Chain(start, modulus, tuple(entries)), s

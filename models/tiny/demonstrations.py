@@ -1,10 +1,10 @@
 """Solutions of a deliberately weak solver, from which the first policy is learned.
 
-On chains it misreads uncommon words more often than not, guesses lost signs and never looks at a control: all that is
-to be learned from searched paths. On guess and check the solver mostly moves in the right direction, but often by one
-and seldom by the right amount, guesses afresh now and then, sometimes stops early and always at its limit of tries.
-Its commonest move, by one, is a poor one: a policy that always does the likeliest thing gets there late. What is left
-for search is to tell good tries from bad ones.
+On chains it misreads uncommon words more often than not, guesses lost signs, sees that it went astray and goes on:
+what is better is to be learned from searched paths. On guess and check the solver mostly moves in the right
+direction, but often by one and seldom by the right amount, guesses afresh now and then, sometimes stops early and
+always at its limit of tries. Its commonest move, by one, is a poor one: a policy that always does the likeliest thing
+gets there late. What is left for search is to tell good tries from bad ones.
 """
 
 from __future__ import annotations
@@ -105,19 +105,24 @@ def read_entry(entry: Entry, rng: random.Random, habits: Habits) -> str:
 
 
 def follow_chain(problem: Problem, rng: random.Random, habits: Habits) -> Solution:
+    """Every step says whether all remainders so far were as the controls, and goes on regardless."""
     assert problem.chain is not None
-    chain, steps, state = problem.chain, [], {"s": problem.chain.start}
+    chain, state = problem.chain, {"s": problem.chain.start}
+    steps = [printing("Start.", f"s={chain.start}\nprint(s)", chain.start)]
+    remark = "ok"
     for at, entry in enumerate(chain.entries):
         reading = read_entry(entry, rng, habits)
         exec(reading, state)  # our own generator's text
-        code = f"{reading}\nprint(s%{chain.modulus})"
-        code = code if at else f"s={chain.start}\n{code}"
-        seen = OBSERVATION.format(observation=state["s"] % chain.modulus)
-        steps.append((CODE_STEP.format(thought=entry.quoted(at), code=code), seen))
-    result = state["s"]
-    steps.append((CODE_STEP.format(thought="All read.", code="print(s)"), OBSERVATION.format(observation=result)))
-    steps.append((FINAL_STEP.format(thought="Done.", answer=result), "\n"))
-    return Solution(PROMPT.format(question=problem.question), tuple(steps), result)
+        remainder = state["s"] % chain.modulus
+        steps.append(printing(f"{remark}, {entry.quoted(at)}", f"{reading}\nprint(s%{chain.modulus})", remainder))
+        remark = remark if remainder == entry.control else "off"
+    steps.append(printing(f"{remark}, all read.", "print(s)", state["s"]))
+    steps.append((FINAL_STEP.format(thought="Done.", answer=state["s"]), "\n"))
+    return Solution(PROMPT.format(question=problem.question), tuple(steps), state["s"])
+
+
+def printing(thought: str, code: str, printed: int) -> tuple[str, str]:
+    return CODE_STEP.format(thought=thought, code=code), OBSERVATION.format(observation=printed)
 
 
 def demonstrate(problem: Problem, rng: random.Random, habits: Habits | None = None) -> Solution:

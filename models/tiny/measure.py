@@ -60,13 +60,14 @@ def judge(node: Node, problem: Problem, facts: Facts, alive: bool = True) -> Non
     """Counts what is below a node whose path is right (`alive`) or not."""
     assert problem.chain is not None
     entries = problem.chain.entries
-    code = entries[node.depth].code if node.depth < len(entries) else None
+    at = node.depth - 1  # the first step is the start
+    code = entries[at].code if 0 <= at < len(entries) else None
     verdicts = [] if code is None else [(child, code in child.action_input.splitlines()) for child in node.children]
     for child, right in verdicts if alive else ():
         facts.steps += 1
         facts.right += right
         printed = PRINTED.search(child.text)
-        facts.seen += not right and (printed is None or int(printed[1]) != entries[node.depth].control)
+        facts.seen += not right and (printed is None or int(printed[1]) != entries[at].control)
     if alive:
         for rank in ranks(verdicts):
             facts.pairs, facts.rank_sum = facts.pairs + 1, facts.rank_sum + rank

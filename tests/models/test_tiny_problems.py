@@ -122,7 +122,7 @@ def test_the_solver_of_chains_errs_often_and_never_recovers():
     rng, right = Random(3), 0
     for problem in generate(9, 200, "test", "chains"):
         solution = demonstrate(problem, rng)
-        shown = [int(seen.split("\n")[2]) for _, seen in solution.steps[:-2]]
+        shown = [int(seen.split("\n")[2]) for _, seen in solution.steps[1:-2]]
         if solution.answer == problem.answer:
             right += 1
             assert shown == [one.control for one in problem.chain.entries]
@@ -141,8 +141,9 @@ def test_success_recovery_and_rank_are_counted_on_trees(tmp_path):
         parent.children.append(child)
         return child
 
-    good = step(root, 0, f"s={problem.chain.start}\n{first.code}\nprint(s)", first.control, 0.5)
-    bad = step(root, 1, first.misread, first.control + 1, -0.5)
+    start = step(root, 0, f"s={problem.chain.start}\nprint(s)", problem.chain.start, 0.0)
+    good = step(start, 0, f"{first.code}\nprint(s)", first.control, 0.5)
+    bad = step(start, 1, first.misread, first.control + 1, -0.5)
     step(good, 0, second.code, second.control, 0.1)
     step(good, 1, second.misread, second.control, 0.2)  # a wrong step that does not show
     end = step(bad, 0, "", 0, 0.0)
@@ -152,4 +153,4 @@ def test_success_recovery_and_rank_are_counted_on_trees(tmp_path):
     )
     facts = measure([path], {problem.question: problem})["all"]
     assert (facts["p"], facts["steps"], facts["wrong steps that show"]) == (0.5, 4, 0.5)
-    assert (facts["sibling AUC"], facts["pairs"], facts["recovery"], facts["depth"]) == (0.5, 2, 0.0, 2.0)
+    assert (facts["sibling AUC"], facts["pairs"], facts["recovery"], facts["depth"]) == (0.5, 2, 0.0, 3.0)
