@@ -1,6 +1,6 @@
 """What the rounds of the embedded model begin with: a model without knowledge, demonstrations, training questions.
 
-    python -m models.tiny.prepare --seed 1 --output DIR
+    python -m models.tiny.prepare --family all --seed 1 --output DIR
 
 Writes DIR/model (random weights, tokenizer), DIR/demonstrations.jsonl (examples of the weak solver of
 `demonstrations.py`), DIR/questions.jsonl (problems of the training split). The seed decides everything.
@@ -14,23 +14,24 @@ import random
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from models.tiny.demonstrations import Solution, demonstrate
-from models.tiny.problems import SEEDS, generate, stream, write
-from models.tiny.tokenizer import build_tokenizer
+from models.tiny.problems import SEEDS, Family, generate, stream, write
+from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
 
 HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
+KEY_VALUE_HEADS: dict[Family, int] = {"guess": 1, "chains": 4, "all": 4}  # chains copy more than guesses do
 
 
-def demonstrations(seed: int, purpose: str) -> Iterator[Solution]:
+def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
     """Endless fresh demonstrations on training problems."""
     rng = random.Random(f"{purpose} {seed}")
-    return (demonstrate(problem, rng) for problem in stream(rng.getrandbits(32), "train"))
+    return (demonstrate(problem, rng) for problem in stream(rng.getrandbits(32), "train", family))
 
 
 def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution) -> dict[str, Any]:
@@ -45,14 +46,14 @@ def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution
     return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, key_value_heads: int) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
         num_hidden_layers=LAYERS,
         intermediate_size=FEED_FORWARD,
         num_attention_heads=HIDDEN // HEAD_DIM,
-        num_key_value_heads=1,  # multi-query attention: a quarter of the cache
+        num_key_value_heads=key_value_heads,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
         tie_word_embeddings=True,
@@ -63,16 +64,17 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def prepare(seed: int, output: Path, shown: int, questions: int) -> None:
+def prepare(seed: int, output: Path, shown: int, questions: int, family: Family) -> None:
     torch.manual_seed(seed)
-    texts = (s.prompt + "".join(a + b for a, b in s.steps) for s in islice(demonstrations(seed, "tokenizer"), 4000))
-    tokenizer = build_tokenizer(texts)
+    first = islice(demonstrations(seed, "tokenizer", family), 4000)
+    groups = GROUPS if family == "guess" else (*GROUPS, *CHAIN_GROUPS)
+    tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
-    new_model(tokenizer).save_pretrained(output / "model")
+    new_model(tokenizer, KEY_VALUE_HEADS[family]).save_pretrained(output / "model")
     with (output / "demonstrations.jsonl").open("w", encoding="utf-8") as lines:
-        for solution in islice(demonstrations(seed, "policy"), shown):
+        for solution in islice(demonstrations(seed, "policy", family), shown):
             lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
-    write(generate(SEEDS["train"] + 1000 * seed, questions, "train"), output / "questions.jsonl")
+    write(generate(SEEDS["train"] + 1000 * seed, questions, "train", family), output / "questions.jsonl")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -81,9 +83,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--demonstrations", type=int, default=24000)
     parser.add_argument("--questions", type=int, default=4000)
+    parser.add_argument("--family", choices=get_args(Family), default="guess")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
-    prepare(options.seed, options.output, options.demonstrations, options.questions)
+    prepare(options.seed, options.output, options.demonstrations, options.questions, options.family)
     print(options.output)
 
 

@@ -1,11 +1,12 @@
-"""Guess-and-check problems for the embedded model, written by a seeded generator.
+"""Problems for the embedded model, written by a seeded generator: guess and check, and long chains of dependent steps.
 
-    python -m models.tiny.problems --seed S --n N --output FILE.jsonl
+    python -m models.tiny.problems --family guess|chains|all --seed S --n N --output FILE.jsonl
 
-Every problem carries the code of a check f(x), the error of x in whole percent: zero at the answer only, negative
-below it, positive above it (except in the families `remainders`, whose check gives no direction, and `shop`, which
-is plain arithmetic). A hash of its family and check selects the split that a problem belongs to. So two splits share
-neither a question nor an equation in other words, whatever the seeds: fresh test problems never occur in training.
+chains.py says what a chain is; half of `all` are chains. Every problem of guess and check carries the code of a check
+f(x), the error of x in whole percent: zero at the answer only, negative below it, positive above it (except in the
+families `remainders`, whose check gives no direction, and `shop`, which is plain arithmetic). A hash of its family
+and check selects the split that a problem belongs to. So two splits share neither a question nor an equation in other
+words, whatever the seeds: fresh test problems never occur in training.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from dataclasses import dataclass
 from itertools import islice
 from math import gcd
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mcts.jsonl import write_text_whole
+from models.tiny.chains import LENGTHS, STORIES, TRAINING_LENGTHS, Chain, draw_chain, program
+from models.tiny.chains import question as chain_question
 
+Family = Literal["guess", "chains", "all"]
 Split = Literal["train", "dev", "test"]
 SPLITS: dict[Split, range] = {"train": range(8), "dev": range(8, 9), "test": range(9, 10)}  # tenths of the hash
 SEEDS: dict[Split, int] = {"train": 1, "dev": 2, "test": 3}  # of the shipped sets
@@ -80,12 +84,13 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Problem:
-    """question: the text; answer: an integer; check: code of f(x), or of the result in the family `shop`."""
+    """question: the text; answer: an integer; check: code of f(x), or of the result in `shop` and the chains."""
 
     family: str
     question: str
     answer: int
     check: str
+    chain: Chain | None = None
 
 
 def answer(rng: random.Random) -> int:
@@ -215,9 +220,27 @@ FAMILIES: dict[str, tuple[Callable[[random.Random], Problem], int]] = {
 }
 
 
+def chain_problem(rng: random.Random, split: Split) -> Problem:
+    family = rng.choice(list(STORIES))
+    training = split == "train"  # the shorter of two lengths: short chains are read, and solved, sooner
+    length = min(rng.choices(TRAINING_LENGTHS, k=2)) if training else rng.choice(LENGTHS)
+    chain, result = draw_chain(rng, STORIES[family], length)
+    return Problem(family, chain_question(STORIES[family], chain), result, program(chain), chain)
+
+
+def draw(rng: random.Random, family: Family, split: Split) -> Problem:
+    """Any problem of the family, of whatever split; training chains are of all lengths."""
+    if family == "chains" or (family == "all" and rng.random() < 0.5):
+        return chain_problem(rng, split)
+    makers, weights = zip(*FAMILIES.values(), strict=True)
+    make: Callable[[random.Random], Problem] = rng.choices(makers, weights)[0]
+    return make(rng)
+
+
 def decides(problem: Problem) -> bool:
     """Whether the check tells the answer from the next number, in spite of its rounding."""
-    return problem.family == "shop" or eval(problem.check, {"x": problem.answer + 1}) != 0
+    plain = problem.chain is not None or problem.family == "shop"
+    return plain or eval(problem.check, {"x": problem.answer + 1}) != 0
 
 
 def split_of(problem: Problem) -> Split:
@@ -227,21 +250,19 @@ def split_of(problem: Problem) -> Split:
     return next(split for split, tenths in SPLITS.items() if tenth in tenths)
 
 
-def stream(seed: int, split: Split) -> Iterator[Problem]:
+def stream(seed: int, split: Split, family: Family = "guess") -> Iterator[Problem]:
     """Endless distinct problems of a split; the same seed gives the same problems."""
     rng = random.Random(f"arbor tiny {split} {seed}")
-    makers = [maker for maker, _ in FAMILIES.values()]
-    weights = [weight for _, weight in FAMILIES.values()]
     seen: set[str] = set()
     while True:
-        problem = rng.choices(makers, weights)[0](rng)
+        problem = draw(rng, family, split)
         if split_of(problem) == split and problem.question not in seen and decides(problem):
             seen.add(problem.question)
             yield problem
 
 
-def generate(seed: int, n: int, split: Split = "test") -> list[Problem]:
-    return list(islice(stream(seed, split), n))
+def generate(seed: int, n: int, split: Split = "test", family: Family = "guess") -> list[Problem]:
+    return list(islice(stream(seed, split, family), n))
 
 
 def write(problems: Iterable[Problem], path: Path) -> None:
@@ -254,12 +275,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Write fresh problems for the embedded model.")
     parser.add_argument("--seed", type=int, default=SEEDS["test"])
     parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--family", choices=get_args(Family), default="guess")
     parser.add_argument("--split", choices=tuple(SPLITS), default="test")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     if options.n < 1:
         parser.error(f"--n is {options.n}; it must be at least 1")
-    write(generate(options.seed, options.n, options.split), options.output)
+    write(generate(options.seed, options.n, options.split, options.family), options.output)
     print(f"{options.n} problems in {options.output}")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+
+from models.tiny.chains import LABELS
 
 END = "<|end|>"  # pads and ends; no step contains it
 GROUPS = (  # what always stands together in the markup and in the code of a step, so that steps are short
@@ -21,19 +23,22 @@ GROUPS = (  # what always stands together in the markup and in the code of a ste
     "f=lambda x:",
     "print(f(",
 )
+CHAIN_GROUPS = ("ok, ", "off, ", "s+=", "s-=", "\nprint(s%", "print(s)", *(f"{label} " for label in LABELS))
 
 
-def build_tokenizer(texts: Iterable[str], vocabulary: int = 768) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on `texts`; decode(encode(text)) == text for every string."""
+def build_tokenizer(
+    texts: Iterable[str], vocabulary: int = 768, groups: Sequence[str] = GROUPS
+) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on `texts`; decode(encode(text)) == text for every string. groups: single tokens."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END])
-    tokenizer.add_tokens([AddedToken(group, normalized=False) for group in GROUPS])
+    tokenizer.add_tokens([AddedToken(group, normalized=False) for group in groups])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 1 - len(GROUPS),
+        vocab_size=vocabulary - 1 - len(groups),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import permutations, takewhile
 from pathlib import Path
@@ -31,7 +31,7 @@ from mcts.trees.node import Node, walk
 from models.engines.config import RunConfig
 
 Choice = Literal["random", "q_value", "spread"]
-Targets = Literal["q_value", "outcome"]
+Targets = Literal["q_value", "outcome", "best"]
 Grades = Mapping[str, bool | None]
 """Tag of an answered leaf → right, wrong, or None when the grader could not tell."""
 
@@ -41,7 +41,8 @@ class ExampleRules(BaseModel):
 
     correct, wrong: complete paths a question at most, distinct in their texts. choice: `random`; `q_value` takes the
     most valued last inner steps (the surest correct and the most deceptive wrong paths); `spread` takes paths that
-    part early. targets: what a step is worth, its Q from the search or the outcome of its path (OVM).
+    part early. targets: what a step is worth, its Q from the search, the outcome of its path (OVM), or
+    the best outcome found after it, over all paths of the question (a question without a right path: its ends alone).
     failures: a path that ends in a failed step counts as wrong. pairs: preference pairs a tree at most, of siblings
     that were both visited and whose Q differ by `pair_margin` or more; `choice: q_value` takes the widest margins.
     """
@@ -174,6 +175,17 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
+def inner_worth(path: CompletePath, targets: Targets, solved: Set[tuple[str, ...]]) -> list[float | None]:
+    """What each step before the last one is worth; None: not known."""
+    texts, nodes = path.texts, path.leaf.path()[:-1]
+    if targets == "q_value":
+        return [node.q_value if node.visit_count else None for node in nodes]
+    if targets == "outcome":
+        return [1.0 if path.correct else -1.0] * len(nodes)
+    known = [1.0 if texts[:depth] in solved else -1.0 for depth in range(1, len(texts))]
+    return list(known) if solved else [None] * len(nodes)
+
+
 def preference_pairs(root: Node, rules: ExampleRules, rng: random.Random) -> list[tuple[Node, Node]]:
     """(better, worse) siblings, both visited, Q apart by the margin or more."""
     found = [
@@ -229,17 +241,17 @@ class Writer:
             ends.append(len(ids) - 1)
         return ids, mask, ends
 
-    def path(self, prompt: tuple[int, ...], path: CompletePath, targets: Targets) -> dict[str, Any]:
-        """The line of a path: ±1 at its end, the search's Q (or the outcome) at the steps before."""
+    def path(
+        self, prompt: tuple[int, ...], path: CompletePath, targets: Targets, solved: Set[tuple[str, ...]] = frozenset()
+    ) -> dict[str, Any]:
+        """The line of a path: ±1 at its end, what `targets` says at the steps before. solved: beginnings of the right
+        paths of the question."""
         nodes = path.leaf.path()
         ids, mask, ends = self.segments(nodes)
         mask = [0] * len(ids) if self.value_only else mask
         outcome = 1.0 if path.correct else -1.0
-        worth = [
-            (end, node.q_value if targets == "q_value" else outcome)
-            for node, end in zip(nodes[:-1], ends, strict=False)
-            if targets == "outcome" or node.visit_count
-        ]
+        inner = inner_worth(path, targets, solved)
+        worth = [(end, value) for end, value in zip(ends, inner, strict=False) if value is not None]
         worth.append((ends[-1], outcome))
         return {
             "kind": "path",
@@ -316,10 +328,11 @@ class Extraction:
         own = [grades[run] if run < len(grades) else {} for run in range(len(roots))]
         found = [p for run, root in enumerate(roots) for p in complete_paths(root, run, own[run], self.rules.failures)]
         kinds = {correct: distinct(path for path in found if path.correct is correct) for correct in (True, False)}
+        solved = {path.texts[:depth] for path in kinds[True] for depth in range(1, len(path.texts))}
         self._count(where, roots, found, kinds)
         for correct, limit in ((True, self.rules.correct), (False, self.rules.wrong)):
             for path in choose(kinds[correct], limit, self.rules.choice, rng):
-                yield self.writer.path(prompt, path, self.rules.targets)
+                yield self.writer.path(prompt, path, self.rules.targets, solved)
         for root in roots if self.rules.pairs else ():
             for better, worse in preference_pairs(root, self.rules, rng):
                 yield self.writer.pair(prompt, better, worse)

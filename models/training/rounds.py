@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -44,15 +44,19 @@ class Tools:
 
 
 class Evaluation(BaseModel):
-    """A row of the report. set: overrides of the configuration; n: the first n held-out questions (0: all);
+    """A row of the report. set: overrides of the configuration; questions: a file of its own, instead of the round's
+    `held_out`; n: the first n of them (0: all);
     rerank: instead of a configuration, an earlier row: the value head (OVM) decides its runs instead of a vote.
     siblings: the trees are made once, by the model of the first round that asks for them, and every round's value
     head ranks their siblings."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
+    FILES: ClassVar = ("config", "questions")
+
     config: str = ""
     set: dict[str, Any] = {}
+    questions: str = ""
     n: int = Field(0, ge=0)
     rerank: str = ""
     siblings: bool = False
@@ -194,7 +198,7 @@ class Runner:
     def _resolved(self, one: RoundKeys) -> RoundKeys:
         """The round with its paths as they are found."""
         rows = {
-            name: row and row.model_copy(update={"config": self._found(row.config)})
+            name: row and row.model_copy(update={key: self._found(getattr(row, key)) for key in row.FILES})
             for name, row in (one.evaluate or {}).items()
         }
         files = {key: self._found(getattr(one, key)) for key in ("questions", "train", "held_out")}
@@ -218,7 +222,7 @@ class Runner:
             make_keys(ExampleRules, self._rules(one), "examples")
         self._training(one, Path("of-the-round"), [Path("of-the-round")])
         for name, row in one.rows():
-            if not one.held_out:
+            if not (row.questions or one.held_out):
                 raise UserError(f"evaluate: {name}: held_out: expected the file that is evaluated on")
             if row.config:
                 self._configuration(row.config, row.set)
@@ -349,8 +353,9 @@ class Runner:
         model = folder.parent / "train" / "model"
         keys = {"seed": 0, **row.set, "model_dir": str(model)}
         command = self._command("solve", "--custom_cfg", row.config, *overrides(keys), launch=one.search_launch)
-        command += ["--qaf", one.held_out, *(["--limit", str(row.n)] if row.n else []), "--output", str(trees)]
-        inputs = self._searching(row.config, keys, model, Path(one.held_out)) | {"n": str(row.n)}
+        questions = row.questions or one.held_out
+        command += ["--qaf", questions, *(["--limit", str(row.n)] if row.n else []), "--output", str(trees)]
+        inputs = self._searching(row.config, keys, model, Path(questions)) | {"n": str(row.n)}
         self.stages.run(folder, name, command, inputs, [trees], continues=True)
 
     def _rank_siblings(self, one: RoundKeys, folder: Path, name: str, row: Evaluation) -> None:

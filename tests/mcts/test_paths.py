@@ -147,6 +147,22 @@ def test_grades_stand_in_for_rewards_and_outcomes_for_q():
     assert [[value for _, value in line["targets"]] for line in unvisited] == [[1], [-1]]
 
 
+def test_a_step_is_worth_the_best_found_after_it_in_any_run():
+    runs = []
+    for names in ("ab", "ac", "db"):  # the first is right
+        step = root = Node()
+        for name in names:
+            step = code(step, name, 0.0, visits=0)
+        answer(step, "1" if names == "ab" else f"not {names}", None)
+        runs.append(root)
+    grades = [{"0.0.0.0": names == "ab"} for names in ("ab", "ac", "db")]
+    lines = list(extraction(targets="best").examples("f:1", record(*runs), grades))
+    found = {text_of(line).count("not ac") + 2 * text_of(line).count("not db"): line["targets"] for line in lines}
+    assert [[value for _, value in found[at]] for at in (0, 1, 2)] == [[1, 1, 1], [1, -1, -1], [-1, -1, -1]]
+    unsolved = list(extraction(targets="best").examples("f:1", record(*runs[1:]), grades[1:]))
+    assert [[value for _, value in line["targets"]] for line in unsolved] == [[-1], [-1]]  # nothing known inside
+
+
 def many_answers() -> Node:
     root = Node()
     for name, q in (("a", 0.9), ("b", 0.1), ("c", -0.4)):
