@@ -111,7 +111,7 @@ async def test_prefix_cells_are_shared_and_no_token_is_computed_twice(written: d
 
 
 async def test_what_nobody_holds_leaves_the_memory(written: dict[str, Path]) -> None:
-    """Every token looks at all cells in use, so a long run must not become slower; what is held is not computed again."""
+    """Every token looks at all cells in use: a long run must not become slower. What is held is not computed again."""
     model = LlamaCppModel.load(written["F32"], engine_args=EXACT | {"max_idle_tokens": 64})
     kept = Context(None, model.encode_prompt(PROMPT))
     held = await model.sample(kept, 1, Sampling(1.0, max_tokens=4, key=(0,)))
