@@ -177,7 +177,7 @@ def read_outputs(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def reexecute(path: Path, timeout_seconds: float, live: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def reexecute(path: Path, timeout_seconds: float, live: bool = False) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(report, differences) of one file."""
     rows, started = read_outputs(path), time.monotonic()
     done = asyncio.run(run_all(programs(rows), timeout_seconds, live))
