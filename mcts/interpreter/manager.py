@@ -9,7 +9,6 @@ import json
 import os
 import re
 import resource
-import secrets
 import signal
 import socket
 import time
@@ -27,6 +26,9 @@ from mcts.interpreter.process import Gone, Process, available_bytes
 from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
 
 START_SECONDS = 60.0
+REPLAYED_SECONDS = 1.0
+"""A snippet runs in its parent's process only where all before it took no longer: it may be killed, and they replayed.
+It also keeps the processor time of the path small beside the bound of a process."""
 _LIGHT = """
 bisect calendar cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator
 os random re signal statistics string sys time typing
@@ -45,19 +47,37 @@ class Node:
     """A state in the tree of states: how to make it, and its process while it has one."""
 
     __slots__ = (
-        "__weakref__", "bytes", "code", "differs", "held", "mark", "parent", "pins", "process", "root", "twin"
+        "__weakref__", "bytes", "code", "differs", "forked", "held", "mark", "parent", "pins", "process", "root",
+        "seconds", "twin", "waiting",
     )  # fmt: skip
 
-    def __init__(self, parent: Node | None, code: str, mark: int = 0, process: Process | None = None) -> None:
+    def __init__(
+        self, parent: Node | None, code: str, mark: int = 0, process: Process | None = None, seconds: float = 0.0
+    ) -> None:
         self.parent, self.code, self.process = parent, code, process
+        self.seconds = seconds  # that its path took, from the root on
         self.mark = mark  # of how the code ended the first time
         self.differs = False  # it ended in another way when it was run again
         self.root: Node = parent.root if parent is not None else self
         self.twin: Node | None = None  # the same state below the other root
         self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
+        self.waiting = 0  # runs that have no process yet
+        self.forked: asyncio.Event | None = None  # all of them but one have theirs
 
     def alive(self) -> bool:
         return self.process is not None and self.process.alive()
+
+    def wait(self, runs: int) -> None:
+        """Count `runs` more, or less, that need its process."""
+        self.waiting += runs
+        if self.forked is not None and self.waiting <= 1:
+            self.forked.set()
+
+    async def last(self) -> None:
+        """Wait until no other run needs its process."""
+        if self.waiting > 1:
+            self.forked = asyncio.Event()
+            await self.forked.wait()
 
     def path(self) -> Iterator[Node]:
         """This node and all that it comes from."""
@@ -69,6 +89,10 @@ class Node:
 
 class Lost(Exception):
     """A process was told to fork and did not: it is dead, or a snippet has made it its own."""
+
+
+class Spent(Exception):
+    """A process that was to run the next snippet is dead."""
 
 
 class Killed(Exception):
@@ -84,7 +108,8 @@ class NotRebuilt(Killed):
 
 
 class ForkInterpreter:
-    """One process per state, forked from its parent's: a snippet runs once, and what it does stays in its own process.
+    """One process per state, forked from its parent's or, for a last child, its parent's own: a snippet runs once, and
+    what it does stays in its own process.
 
     limits: the bounds of the sandbox; single ones may be given by name, such as `timeout_seconds=5`.
     profile: the rules of observations (`observation.PROFILES`).
@@ -145,21 +170,29 @@ class ForkInterpreter:
         return (self.workers - self._slots.qsize() if self._loop is not None else 0), self.workers
 
     async def run(self, state: State | None, code: str) -> Execution:
-        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""
+        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes: the last child, where the
+        search has announced it, takes its process, and what is needed of it later is rebuilt."""
         self._bind()
+        last = state is not None and state.is_last()
         parent = self._roots.get("light", self._full) if state is None else state.node
         assert isinstance(parent, Node)
         if parent.root is self._light and not is_light(code):
             parent = self._twin(parent)
         if len(json.dumps(code)) > self.limits.code_bytes:
             return Execution(f"MemoryError: a snippet may have {self.limits.code_bytes} bytes", state, 0.0, True)
-        slot = await self._slots.get()
+        parent.wait(1)
         try:
-            return await self._run(parent, state, code, slot)
+            if last:
+                await parent.last()
+            slot = await self._slots.get()
+            try:
+                return await self._run(parent, state, code, slot, last)
+            finally:
+                self._slots.put_nowait(slot)
         finally:
-            self._slots.put_nowait(slot)
+            parent.wait(-1)
 
-    async def _run(self, parent: Node, state: State | None, code: str, slot: int) -> Execution:
+    async def _run(self, parent: Node, state: State | None, code: str, slot: int, last: bool) -> Execution:
         failures = 0
         while failures < 2:
             started, server = time.monotonic(), self._server
@@ -167,8 +200,11 @@ class ForkInterpreter:
             try:
                 await self._revive(parent, slot)
                 started, server = time.monotonic(), self._server
-                process, (observation, seconds, failed) = await self._fork(parent, code, slot)
-                after = self._hold(Node(parent, code, mark_of(observation, failed), process))
+                in_place, last = last and self._is_spare(parent), False
+                run = self._go_on if in_place else self._fork
+                process, (observation, seconds, failed) = await run(parent, code, slot)
+                spent = parent.seconds + time.monotonic() - started
+                after = self._hold(Node(parent, code, mark_of(observation, failed), process, spent))
                 return Execution(observation, after, seconds, failed, any(node.differs for node in parent.path()))
             except NotRebuilt as killed:
                 if killed.in_fork:
@@ -178,7 +214,11 @@ class ForkInterpreter:
             except Killed as killed:
                 if killed.in_fork:
                     self.close()
+                if state is not None:
+                    state.shared = True  # with whoever asked for this run
                 return Execution(str(killed), state, time.monotonic() - started, True)
+            except Spent:
+                continue
             except Lost:
                 if server is self._server:  # what was forked instead ends with it; the rest comes back by replay
                     self.close()
@@ -255,7 +295,7 @@ class ForkInterpreter:
         twin = self._full
         for step in reversed(path[:-1]):
             if step.twin is None:
-                step.twin = Node(twin, step.code, step.mark)
+                step.twin = Node(twin, step.code, step.mark, seconds=step.seconds)
             twin = step.twin
         return twin
 
@@ -285,10 +325,13 @@ class ForkInterpreter:
             self.close()
             await self._start()
         else:
+            node.parent.wait(1)
             try:
                 node.process, (observation, _, failed) = await self._fork(node.parent, node.code, slot)
             except Killed as killed:
                 raise NotRebuilt(str(killed), killed.in_fork) from None
+            finally:
+                node.parent.wait(-1)
             node.differs = mark_of(observation, failed) != node.mark
             self._admit(node)
 
@@ -296,17 +339,16 @@ class ForkInterpreter:
         """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
         source, server = parent.process, self._server
         if source is None or server is None:
-            raise Lost
+            raise Spent
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = Process(ours, source)
         source.resume()
         try:
-            name = secrets.token_hex(8)
-            child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
-            server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
-            source.fork(theirs.fileno())
+            child.send(json.dumps(server.request(code, slot)).encode())
+            server.order({"fork": source.inner_pid()})
+            source.command(None, theirs.fileno())
             theirs.close()
-            answer = await self._answer(child)
+            answer = await self._answer(child, parent)
         except BaseException as error:
             child.kill()
             lost = isinstance(error, Gone) or (isinstance(error, Killed) and server is not self._server)
@@ -314,33 +356,66 @@ class ForkInterpreter:
         finally:
             theirs.close()
             source.pause()
-        child.signal(signal.SIGSTOP)
+            child.signal(signal.SIGSTOP)
+            server.prepare(slot)
         return child, answer
 
-    async def _answer(self, child: Process) -> Answer:
-        """What the snippet answers. Raises Gone where there is no child, Killed where the child does not answer."""
+    def _is_spare(self, node: Node) -> bool:
+        """Whether nobody but the one who asks needs the node's process, and the next snippet may run in it."""
+        alone = node.waiting == 1 and node.parent is not None
+        return alone and node.seconds <= REPLAYED_SECONDS and node.process is not None and node.process.same_as_a_fork()
+
+    async def _go_on(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
+        """Run the snippet in the process of `parent`, which has none then. Raises Killed for the snippet, Spent for the
+        process, Lost where all of them ended."""
+        process, server = parent.process, self._server
+        assert process is not None
+        if server is None:
+            raise Spent
+        self._forget(parent)
+        process.resume()
+        try:
+            server.order({"again": process.inner_pid()})
+            process.command(server.request(code, slot))
+            answer = await self._answer(process, parent)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, Killed) and server is not self._server:
+                raise Lost from None
+            raise (Spent() if isinstance(error, Gone) else error) from None
+        finally:
+            process.pause()
+            server.prepare(slot)
+        return process, answer
+
+    async def _answer(self, child: Process, parent: Node) -> Answer:
+        """What the snippet answers; from its first word on it does not need `parent`. Raises Gone where there is no
+        child, Killed where the child does not answer."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.limits.timeout_seconds):
                 greeting = await child.receive()
                 self._register(child)
                 child.name = int(greeting) if greeting.isdigit() and len(greeting) < 10 else 0
+                parent.wait(-1)
                 try:
-                    return self._parse(await child.receive(), time.monotonic() - started)
+                    return self._parse(child, await child.receive(), time.monotonic() - started)
                 except (Gone, ValueError):
                     raise Killed(post_mortem(await child.wait_status(2.0))) from None
+                finally:
+                    parent.wait(1)
         except TimeoutError:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came
                     with contextlib.suppress(ValueError):
-                        return self._parse(data, self.limits.timeout_seconds)
+                        return self._parse(child, data, self.limits.timeout_seconds)
             raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds), in_fork=not child.pid) from None
 
-    def _parse(self, data: bytes, elapsed: float) -> Answer:
+    def _parse(self, child: Process, data: bytes, elapsed: float) -> Answer:
         """An answer. Raises ValueError for anything else: a snippet may have written it."""
         head, _, text = data.partition(b"\n")
-        failed, claimed = head.split()
-        seconds = float(claimed)
+        failed, claimed, fork_only = head.split()
+        seconds, child.fork_only = float(claimed), fork_only != b"False"
         said = _OBJECT.sub(" at 0x0", text.decode("utf-8", "replace"))
         observation = cut(said, self.limits.observation_characters)
         return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"
@@ -348,7 +423,7 @@ class ForkInterpreter:
     def _register(self, child: Process) -> None:
         """Raises Gone where the process that answers is not a new one."""
         other = self._by_pid.get(child.pid)
-        if other is not None and other.pid == child.pid:
+        if other is not None and other is not child and other.pid == child.pid:
             raise Gone
         self._by_pid[child.pid] = child
 
@@ -374,12 +449,15 @@ class ForkInterpreter:
                 self._release(node.twin, False)
 
     def _discard(self, node: Node) -> None:
+        if node.process is not None:
+            node.process.kill()
+        self._forget(node)
+
+    def _forget(self, node: Node) -> None:
         if node in self._live:
             del self._live[node]
             self._bytes -= node.bytes
-        if node.process is not None:
-            node.process.kill()
-            node.process = None
+        node.process = None
 
     def _admit(self, node: Node) -> None:
         """Count a new process; the least recently used go when they are too many, or too large together."""

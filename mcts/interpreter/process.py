@@ -55,6 +55,7 @@ class Process:
         self.name = 0  # how it calls itself: good for its burial, and for nothing else
         self.dead: list[int] = []  # names of children whose end has been noted
         self.pid, self.pidfd, self.inner, self.users = 0, -1, 0, 0
+        self.fork_only = False  # it holds what a fork would leave behind
 
     def read(self) -> bytes | None:
         """One packet; None: nothing there yet. The first one tells who sends. Raises Gone."""
@@ -91,6 +92,12 @@ class Process:
         end.register(self.pidfd, select.POLLIN)
         return not end.poll(0)
 
+    def same_as_a_fork(self) -> bool:
+        """Whether a snippet would find here what it finds in a fork: no threads, and nothing unread or pending."""
+        with contextlib.suppress(OSError, Gone):
+            return not self.fork_only and os.stat(f"/proc/{self.pid}/task").st_nlink == 3 and self.read() is None
+        return False
+
     async def wait_status(self, seconds: float) -> int | None:
         """How the process ended, as `wait` tells it; None where it has not, or where nobody knows."""
         with contextlib.suppress(TimeoutError, OSError, ValueError):
@@ -99,10 +106,11 @@ class Process:
             return int(proc(f"{self.pid}/stat").split()[-1])
         return None
 
-    def fork(self, channel: int) -> None:
-        """Have a child that serves on `channel`, and bury the dead. Raises Gone."""
+    def command(self, request: object, *channel: int) -> None:
+        """Have it run what is requested or, where there is a `channel`, a child that serves on that; and bury the dead.
+        Raises Gone."""
         dead, self.dead = self.dead[:BURIALS], self.dead[BURIALS:]
-        self.send(json.dumps(dead).encode(), channel)
+        self.send(json.dumps([dead, request]).encode(), *channel)
 
     def resume(self) -> None:
         self.users += 1

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -154,6 +155,7 @@ class Server:
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         channels = {kind: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for kind in settings["preload"]}
         self.zygotes = {kind: Process(ours) for kind, (ours, _) in channels.items()}
+        self.names = [""] * settings["slots"]  # of the folders in them, a secret
         self.owner = os.getpid()
         landlock = [*system_paths(), *path, *DEVICES] if isolation in ("unshare", "none") else []
         settings = {**settings, "isolation": isolation, "path": path, "folder": folder, "landlock": landlock}
@@ -184,7 +186,18 @@ class Server:
         self.folder, missing = json.loads(data)
         for zygote in self.zygotes.values():
             await zygote.receive()
+        for slot in range(len(self.names)):
+            self.prepare(slot)
         return missing
+
+    def prepare(self, slot: int) -> None:
+        """Have the warden empty a slot's folder, and make the one in it that the next snippet finds."""
+        self.names[slot] = secrets.token_hex(8)
+        with contextlib.suppress(Gone):
+            self.order({"slot": slot, "name": self.names[slot]})
+
+    def request(self, code: str, slot: int) -> dict[str, str]:
+        return {"code": code, "folder": f"{self.folder}/{slot}/{self.names[slot]}"}
 
     def order(self, command: dict[str, Any]) -> None:
         """Tell the warden. Raises Gone."""
