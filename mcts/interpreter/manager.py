@@ -24,6 +24,7 @@ from mcts.interpreter.limits import Limits
 from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
 from mcts.interpreter.process import Gone, Process, available_bytes
 from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
+from mcts.interpreter.values import NO_VALUES, NOT_HERE, may_be_plain
 
 START_SECONDS = 60.0
 REPLAYED_SECONDS = 1.0
@@ -48,7 +49,7 @@ class Node:
 
     __slots__ = (
         "__weakref__", "bytes", "code", "differs", "forked", "held", "mark", "parent", "pins", "process", "root",
-        "seconds", "twin", "waiting",
+        "seconds", "twin", "values", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -60,11 +61,14 @@ class Node:
         self.differs = False  # it ended in another way when it was run again
         self.root: Node = parent.root if parent is not None else self
         self.twin: Node | None = None  # the same state below the other root
+        self.values = NO_VALUES if parent is None else None  # all that it is: below the root it has no process then
         self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
         self.waiting = 0  # runs that have no process yet
         self.forked: asyncio.Event | None = None  # all of them but one have theirs
 
     def alive(self) -> bool:
+        if self.values is not None and self.parent is not None:
+            return True
         return self.process is not None and self.process.alive()
 
     def wait(self, runs: int) -> None:
@@ -144,6 +148,7 @@ class ForkInterpreter:
         self._live: OrderedDict[Node, None] = OrderedDict()  # least recently used first
         self._bytes = 0  # of their processes together
         self._server: Server | None = None
+        self._hosts: dict[int, Process] = {}  # by slot: idle processes of states that are values
         self._stop: weakref.finalize[[], ForkInterpreter] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warned = False
@@ -160,6 +165,8 @@ class ForkInterpreter:
         """End every process. The interpreter may be used again: states that are still held are rebuilt."""
         for node in [*self._roots.values(), *self._live]:
             self._discard(node)
+        while self._hosts:
+            self._hosts.popitem()[1].kill()
         self._server = None
         if self._stop is not None:
             self._stop()
@@ -200,6 +207,9 @@ class ForkInterpreter:
             try:
                 await self._revive(parent, slot)
                 started, server = time.monotonic(), self._server
+                execution = await self._compute(parent, code, slot)
+                if execution is not None:
+                    return execution
                 in_place, last = last and self._is_spare(parent), False
                 run = self._go_on if in_place else self._fork
                 process, (observation, seconds, failed) = await run(parent, code, slot)
@@ -296,6 +306,7 @@ class ForkInterpreter:
         for step in reversed(path[:-1]):
             if step.twin is None:
                 step.twin = Node(twin, step.code, step.mark, seconds=step.seconds)
+                step.twin.values = step.values
             twin = step.twin
         return twin
 
@@ -305,6 +316,8 @@ class ForkInterpreter:
         chain = [node]
         while not chain[-1].alive() and chain[-1].parent is not None:
             chain.append(chain[-1].parent)
+        if chain[-1].values is not None and chain[-1].parent is not None:
+            chain.append(chain[-1].root)
         for node in chain:
             node.pins += 1
         try:
@@ -335,16 +348,49 @@ class ForkInterpreter:
             node.differs = mark_of(observation, failed) != node.mark
             self._admit(node)
 
-    async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
+    async def _compute(self, parent: Node, code: str, slot: int) -> Execution | None:
+        """Run a snippet on a state that is values; None where that does not do. Raises Killed and Lost."""
+        if parent.values is None or not may_be_plain(code):
+            return None
+        host = self._hosts.pop(slot, None)
+        if host is None:
+            host, _ = await self._fork(parent.root, None, slot)
+            host.resume()
+        started, server, data = time.monotonic(), self._server, None
+        try:
+            host.send(code.encode() + b"\0" + parent.values)
+            async with asyncio.timeout(self.limits.timeout_seconds):
+                data = await host.receive()
+        except TimeoutError:
+            raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds)) from None
+        except Gone:
+            return None
+        finally:
+            host.seconds += time.monotonic() - started
+            if data is None or host.seconds > REPLAYED_SECONDS or server is not self._server:
+                host.kill()
+            else:
+                self._hosts[slot] = host
+        if data == NOT_HERE:
+            return None
+        head, said = packet(data)
+        size = int(head.split()[3])
+        observation, seconds, failed = self._parse(host, head, said[:size], time.monotonic() - started)
+        node = Node(parent, code, mark_of(observation, failed), seconds=parent.seconds + seconds)
+        node.values = said[size:]
+        return Execution(observation, self._hold(node), seconds, failed)
+
+    async def _fork(self, parent: Node, code: str | None, slot: int) -> tuple[Process, Answer]:
         """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
-        source, server = parent.process, self._server
+        values = NO_VALUES if parent.values is None else parent.values
+        source, server = (parent if parent.values is None else parent.root).process, self._server
         if source is None or server is None:
             raise Spent
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = Process(ours, source)
         source.resume()
         try:
-            child.send(json.dumps(server.request(code, slot)).encode())
+            child.send(json.dumps(server.request(code, slot, values)).encode())
             server.order({"fork": source.inner_pid()})
             source.command(None, theirs.fileno())
             theirs.close()
@@ -399,7 +445,7 @@ class ForkInterpreter:
                 child.name = int(greeting) if greeting.isdigit() and len(greeting) < 10 else 0
                 parent.wait(-1)
                 try:
-                    return self._parse(child, await child.receive(), time.monotonic() - started)
+                    return self._parse(child, *packet(await child.receive()), time.monotonic() - started)
                 except (Gone, ValueError):
                     raise Killed(post_mortem(await child.wait_status(2.0))) from None
                 finally:
@@ -408,13 +454,12 @@ class ForkInterpreter:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came
                     with contextlib.suppress(ValueError):
-                        return self._parse(child, data, self.limits.timeout_seconds)
+                        return self._parse(child, *packet(data), self.limits.timeout_seconds)
             raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds), in_fork=not child.pid) from None
 
-    def _parse(self, child: Process, data: bytes, elapsed: float) -> Answer:
+    def _parse(self, child: Process, head: bytes, text: bytes, elapsed: float) -> Answer:
         """An answer. Raises ValueError for anything else: a snippet may have written it."""
-        head, _, text = data.partition(b"\n")
-        failed, claimed, fork_only = head.split()
+        failed, claimed, fork_only = head.split()[:3]
         seconds, child.fork_only = float(claimed), fork_only != b"False"
         said = _OBJECT.sub(" at 0x0", text.decode("utf-8", "replace"))
         observation = cut(said, self.limits.observation_characters)
@@ -436,7 +481,8 @@ class ForkInterpreter:
 
     def _hold(self, node: Node) -> State:
         state = State(node)
-        self._admit(node)
+        if node.values is None:
+            self._admit(node)
         node.held = True
         weakref.finalize(state, self._release, node, False).atexit = False
         return state
@@ -471,6 +517,12 @@ class ForkInterpreter:
                 break
             if not victim.pins and victim is not node:
                 self._discard(victim)
+
+
+def packet(data: bytes) -> tuple[bytes, bytes]:
+    """The first line of an answer, and the rest."""
+    head, _, rest = data.partition(b"\n")
+    return head, rest
 
 
 def is_light(code: str) -> bool:

@@ -56,6 +56,7 @@ class Process:
         self.dead: list[int] = []  # names of children whose end has been noted
         self.pid, self.pidfd, self.inner, self.users = 0, -1, 0, 0
         self.fork_only = False  # it holds what a fork would leave behind
+        self.seconds = 0.0  # of snippets that it ran for others
 
     def read(self) -> bytes | None:
         """One packet; None: nothing there yet. The first one tells who sends. Raises Gone."""

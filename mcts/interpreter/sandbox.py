@@ -18,6 +18,7 @@ from typing import Any
 
 from mcts.interpreter.contract import InterpreterError
 from mcts.interpreter.process import PACKET_BYTES, Gone, Process, readable
+from mcts.interpreter.values import NO_VALUES
 
 # A call that is not named here fails with "Operation not permitted". Left out on purpose: signals to processes,
 # tracing, other processes' memory and limits, sockets that connect, shared memory, programs, mounts, namespaces,
@@ -52,7 +53,7 @@ ENVIRONMENT = {
 ISOLATIONS = ("bubblewrap", "unshare", "none")  # from best to worst
 FOLDER = "/folders"  # of the writable folders, under bubblewrap
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
-SOURCES = ("fences", "observation", "confine", "heap", "server")
+SOURCES = ("fences", "observation", "confine", "heap", "values", "server")
 BOOT = """
 import builtins, json, os, socket, sys, types
 register, os.register_at_fork = os.register_at_fork, lambda **hooks: None
@@ -196,8 +197,9 @@ class Server:
         with contextlib.suppress(Gone):
             self.order({"slot": slot, "name": self.names[slot]})
 
-    def request(self, code: str, slot: int) -> dict[str, str]:
-        return {"code": code, "folder": f"{self.folder}/{slot}/{self.names[slot]}"}
+    def request(self, code: str | None, slot: int, values: bytes = NO_VALUES) -> dict[str, str | None]:
+        """A snippet with variables that are added to the state's; None: go on as a host of states that are values."""
+        return {"code": code, "folder": f"{self.folder}/{slot}/{self.names[slot]}", "values": values.hex()}
 
     def order(self, command: dict[str, Any]) -> None:
         """Tell the warden. Raises Gone."""

@@ -37,7 +37,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mcts.interpreter import confine, heap
+from mcts.interpreter import confine, heap, values
 from mcts.interpreter.observation import Capture, observe
 
 PACKET_BYTES = 200_000
@@ -79,7 +79,11 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
             channel = packet_socket(fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL))
             os.close(descriptors[0])
             namespace, dead = namespace or main_namespace(settings["cpu_seconds"]), set()
-            runner.run(channel, namespace, json.loads(channel.recv(PACKET_BYTES)))
+            request = json.loads(channel.recv(PACKET_BYTES))
+            if request["code"] is None:
+                values.host(channel, runner.observe)
+            namespace.update(values.load(bytes.fromhex(request["values"])))
+            runner.run(channel, namespace, request)
 
 
 def main_namespace(cpu_seconds: int) -> dict[str, Any]:
@@ -137,13 +141,17 @@ class Runner:
         """Run a snippet and answer."""
         channel.send(str(os.getpid()).encode())
         unpack(request["folder"], self.files)
-        sys.stdout = self.standard_output()
-        started = time.perf_counter()
-        observation, failed = observe(request["code"], namespace, self.capture, self.profile)
-        seconds = time.perf_counter() - started
+        observation, failed, seconds = self.observe(request["code"], namespace)
         self.files = pack(request["folder"], channel.fileno())
         fork_only = self.hooked or signals_left()
         channel.send(f"{failed} {seconds} {fork_only}\n{observation}".encode("utf-8", "backslashreplace"))
+
+    def observe(self, code: str, namespace: dict[str, Any]) -> tuple[str, bool, float]:
+        """The observation, whether the snippet raised, and its seconds."""
+        sys.stdout = self.standard_output()
+        started = time.perf_counter()
+        observation, failed = observe(code, namespace, self.capture, self.profile)
+        return observation, failed, time.perf_counter() - started
 
     def standard_output(self) -> io.TextIOWrapper[Any]:
         """One for all snippets, unless one of them closed or detached it."""

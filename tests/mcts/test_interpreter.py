@@ -185,7 +185,14 @@ async def test_what_a_last_child_finds_is_what_a_fork_finds(interpreter, left):
 
 
 async def test_a_chain_stays_in_one_process_and_ends_as_if_forked(interpreter):
-    chain = ["x = [0]", "import random\nx.append(random.random())", "x.append(len(x))\n1 / 0", "print(x)", "del x", "x"]
+    chain = [
+        "import os\nx = [0]",
+        "import random\nx.append(random.random())",
+        "x.append(len(x))\n1 / 0",
+        "print(x)",
+        "del x",
+        "x",
+    ]
     forked = [await interpreter.run(None, chain[0])]
     in_place, pids = list(forked), {pid(forked[0].state)}
     for code in chain[1:]:
@@ -200,7 +207,7 @@ async def test_a_chain_stays_in_one_process_and_ends_as_if_forked(interpreter):
 
 
 async def test_the_last_of_announced_children_takes_the_state(interpreter):
-    base = (await interpreter.run(None, "x = [1]")).state
+    base = (await interpreter.run(None, "import os\nx = [1]")).state
     taken = pid(base)
     base.announce(5)
     runs = await asyncio.gather(*(interpreter.run(base, f"x.append({i})\nx") for i in range(5)))
@@ -211,7 +218,7 @@ async def test_the_last_of_announced_children_takes_the_state(interpreter):
 
 
 async def test_a_killed_last_child_leaves_the_state_before(interpreter):
-    base = (await interpreter.run(None, "x = 1")).state
+    base = (await interpreter.run(None, "import os\nx = 1")).state
     killed = await last_child(interpreter, base, "x = 2\nimport os\nos._exit(3)")
     assert killed.observation.endswith("exit status 3") and killed.state is base and base.shared
     assert (await last_child(interpreter, base, "x")).observation == "1"
@@ -224,7 +231,7 @@ async def test_after_a_long_path_the_state_is_kept(interpreter):
 
 
 async def test_siblings_and_questions_do_not_see_each_other(interpreter):
-    base = (await interpreter.run(None, "x = [1]")).state
+    base = (await interpreter.run(None, "import os\nx = [1]")).state
     first, second = await asyncio.gather(
         interpreter.run(base, "x.append(2); import sympy; sympy.zeta = None; x"),
         interpreter.run(base, "x.append(3); import sympy; print(x, sympy.zeta(2))"),
@@ -310,7 +317,7 @@ async def test_evicted_states_are_rebuilt_unnoticed():
 
 async def test_a_state_is_evicted_only_after_its_descendants():
     async with ForkInterpreter(max_states=4, preload=()) as small:
-        base = (await small.run(None, "x = [0]")).state
+        base = (await small.run(None, "import os\nx = [0]")).state
         middle = (await small.run(base, "x.append(1)")).state
         leaves = [(await small.run(parent, f"x.append({i})")).state for i in range(2, 8) for parent in (middle, base)]
         assert base.node.alive() and middle.node.alive() and len(small._live) == 4
@@ -330,7 +337,7 @@ async def test_states_share_the_memory_of_the_preloaded_modules(interpreter):
 
 
 async def test_a_dead_process_is_rebuilt_unnoticed(interpreter):
-    base = (await interpreter.run(None, "x = 6")).state
+    base = (await interpreter.run(None, "import os\nx = 6")).state
     child = (await interpreter.run(base, "x += 1")).state
     for state in (base, child):
         state.node.process.signal(signal.SIGKILL)
@@ -392,7 +399,7 @@ def test_a_heap_with_free_space_is_shared_or_left_alone(slack):
 
 
 async def test_states_are_released_with_their_handles(interpreter):
-    base = (await interpreter.run(None, "x = 1")).state
+    base = (await interpreter.run(None, "import os\nx = 1")).state
     states = [await interpreter.run(base, f"y = {i}") for i in range(5)]
     count = len(interpreter._live)
     del states
@@ -405,7 +412,7 @@ async def test_states_are_released_with_their_handles(interpreter):
 
 
 async def test_hundreds_in_flight(interpreter):
-    base = (await interpreter.run(None, "x = 10")).state
+    base = (await interpreter.run(None, "import os\nx = 10")).state
     runs = await asyncio.gather(*(interpreter.run(base, f"x + {i}") for i in range(200)))
     assert [run.observation for run in runs] == [str(10 + i) for i in range(200)]
 
@@ -413,7 +420,7 @@ async def test_hundreds_in_flight(interpreter):
 async def test_the_end_of_a_process_is_told_however_busy_its_parent():
     """The parent buries a child only when its end has been noted, or the observation would depend on the schedule."""
     async with ForkInterpreter(workers=8) as busy:
-        base = (await busy.run(None, "x = 3")).state
+        base = (await busy.run(None, "import os\nx = 3")).state
         ends = await asyncio.gather(*(busy.run(base, "import os\nos._exit(x)") for _ in range(200)))
         assert {end.observation for end in ends} == {
             "ProcessError: the snippet ended its own process with exit status 3"
@@ -425,7 +432,7 @@ async def test_the_end_of_a_process_is_told_however_busy_its_parent():
 
 
 async def test_a_cancelled_snippet_leaves_nothing(interpreter):
-    base = (await interpreter.run(None, "x = 1")).state
+    base = (await interpreter.run(None, "import os\nx = 1")).state
     task = asyncio.create_task(interpreter.run(base, "open('f', 'w').write('x')\nwhile True: pass"))
     await asyncio.sleep(1)
     task.cancel()
