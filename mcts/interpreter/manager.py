@@ -15,80 +15,24 @@ import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from mcts.interpreter.contract import Execution, InterpreterError, State
 from mcts.interpreter.limits import Limits
 from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
-from mcts.interpreter.process import Gone, Process, available_bytes
+from mcts.interpreter.process import Gone, Process, available_bytes, post_mortem
 from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
+from mcts.interpreter.tree import LIGHT_MODULES, Node, is_light, mark_of
 from mcts.interpreter.values import NO_VALUES, NOT_HERE, may_be_plain
 
 START_SECONDS = 60.0
 REPLAYED_SECONDS = 1.0
 """A snippet runs in its parent's process only where all before it took no longer: it may be killed, and they replayed.
 It also keeps the processor time of the path small beside the bound of a process."""
-_LIGHT = """
-bisect calendar cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator
-os random re signal statistics string sys time typing
-"""
-LIGHT_MODULES = frozenset(_LIGHT.split())
-"""A path that imports nothing else is forked from a process without the large modules, whose forks copy less."""
-IMPORTS = re.compile(r"(?:\bfrom\s+([\w.]+)\s+)?\bimport\b([^\n;#]*)")
+_OBJECT = re.compile(r" at 0x[0-9a-f]{6,16}(?=>)")  # <f at 0x7f…>: another one in every process, and so another tree
 Answer = tuple[str, float, bool]  # observation, seconds, failed
-ENDS = {
-    int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
-    int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
-}
-
-
-class Node:
-    """A state in the tree of states: how to make it, and its process while it has one."""
-
-    __slots__ = (
-        "__weakref__", "bytes", "code", "differs", "forked", "held", "mark", "parent", "pins", "process", "root",
-        "seconds", "twin", "values", "waiting",
-    )  # fmt: skip
-
-    def __init__(
-        self, parent: Node | None, code: str, mark: int = 0, process: Process | None = None, seconds: float = 0.0
-    ) -> None:
-        self.parent, self.code, self.process = parent, code, process
-        self.seconds = seconds  # that its path took, from the root on
-        self.mark = mark  # of how the code ended the first time
-        self.differs = False  # it ended in another way when it was run again
-        self.root: Node = parent.root if parent is not None else self
-        self.twin: Node | None = None  # the same state below the other root
-        self.values = NO_VALUES if parent is None else None  # all that it is: below the root it has no process then
-        self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
-        self.waiting = 0  # runs that have no process yet
-        self.forked: asyncio.Event | None = None  # all of them but one have theirs
-
-    def alive(self) -> bool:
-        if self.values is not None and self.parent is not None:
-            return True
-        return self.process is not None and self.process.alive()
-
-    def wait(self, runs: int) -> None:
-        """Count `runs` more, or less, that need its process."""
-        self.waiting += runs
-        if self.forked is not None and self.waiting <= 1:
-            self.forked.set()
-
-    async def last(self) -> None:
-        """Wait until no other run needs its process."""
-        if self.waiting > 1:
-            self.forked = asyncio.Event()
-            await self.forked.wait()
-
-    def path(self) -> Iterator[Node]:
-        """This node and all that it comes from."""
-        node: Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
 
 
 class Lost(Exception):
@@ -189,7 +133,7 @@ class ForkInterpreter:
             return Execution(f"MemoryError: a snippet may have {self.limits.code_bytes} bytes", state, 0.0, True)
         parent.wait(1)
         try:
-            if last:
+            if last and parent.values is None:
                 await parent.last()
             slot = await self._slots.get()
             try:
@@ -356,26 +300,29 @@ class ForkInterpreter:
         if host is None:
             host, _ = await self._fork(parent.root, None, slot)
             host.resume()
-        started, server, data = time.monotonic(), self._server, None
+        started, server, done = time.monotonic(), self._server, False
         try:
             host.send(code.encode() + b"\0" + parent.values)
             async with asyncio.timeout(self.limits.timeout_seconds):
                 data = await host.receive()
+            elapsed = time.monotonic() - started
+            head, said = packet(data)
+            if data != NOT_HERE:
+                size = int(head.split()[3])
+                observation, seconds, failed = self._parse(host, head, said[:size], elapsed)
+            host.seconds += elapsed
+            done = host.seconds <= REPLAYED_SECONDS and server is self._server
         except TimeoutError:
             raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds)) from None
-        except Gone:
+        except (Gone, ValueError, IndexError):
             return None
         finally:
-            host.seconds += time.monotonic() - started
-            if data is None or host.seconds > REPLAYED_SECONDS or server is not self._server:
-                host.kill()
-            else:
+            if done:
                 self._hosts[slot] = host
+            else:
+                host.kill()
         if data == NOT_HERE:
             return None
-        head, said = packet(data)
-        size = int(head.split()[3])
-        observation, seconds, failed = self._parse(host, head, said[:size], time.monotonic() - started)
         node = Node(parent, code, mark_of(observation, failed), seconds=parent.seconds + seconds)
         node.values = said[size:]
         return Execution(observation, self._hold(node), seconds, failed)
@@ -523,30 +470,3 @@ def packet(data: bytes) -> tuple[bytes, bytes]:
     """The first line of an answer, and the rest."""
     head, _, rest = data.partition(b"\n")
     return head, rest
-
-
-def is_light(code: str) -> bool:
-    """Whether all that the code imports is loaded in the light zygote. Where that is not plain, it is not."""
-    imports = IMPORTS.findall(code)
-    names = [module or part.split()[0] for module, parts in imports for part in parts.split(",") if part.strip()]
-    hidden = "__import__" in code or "importlib" in code
-    return not hidden and all(name.partition(".")[0] in LIGHT_MODULES for name in names)
-
-
-def post_mortem(status: int | None) -> str:
-    """Why a process went without an answer."""
-    if status is None:
-        return "ProcessError: the snippet broke the channel of its answer"
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"ProcessError: the snippet ended its own process with exit status {code}"
-    return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")
-
-
-_ADDRESS = re.compile(r"\b0x[0-9a-f]+\b")
-_OBJECT = re.compile(r" at 0x[0-9a-f]{6,16}(?=>)")  # <f at 0x7f…>: another one in every process, and so another tree
-
-
-def mark_of(observation: str, failed: bool) -> int:
-    """By what two runs of a snippet are told apart: what was observed, addresses in memory aside, and how it ended."""
-    return hash((_ADDRESS.sub("", observation), failed))

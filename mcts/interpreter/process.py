@@ -16,6 +16,12 @@ BURIALS = 10_000  # in one packet
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+ENDS = {
+    int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
+    int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
+}
+
+
 class Gone(Exception):
     """The other end of a socket is closed."""
 
@@ -152,3 +158,13 @@ class Process:
         with contextlib.suppress(OSError):
             total, resident, shared = map(int, proc(f"{self.pid}/statm").split()[:3])
         return total * PAGE_BYTES, (resident - shared) * PAGE_BYTES
+
+
+def post_mortem(status: int | None) -> str:
+    """Why a process went without an answer."""
+    if status is None:
+        return "ProcessError: the snippet broke the channel of its answer"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ProcessError: the snippet ended its own process with exit status {code}"
+    return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")

@@ -51,6 +51,7 @@ import sympy
 x, y = sympy.symbols("x y")
 sympy.solve([x + y - 3, x - y - 1], [x, y]), sympy.solve(x**2 - 5*x + 6, x), sympy.integrate(x * sympy.exp(x), x)
 sympy.simplify(sympy.sin(x)**2 + sympy.cos(x)**2), sympy.factorint(360), sympy.Matrix([[1, 2], [3, 4]]).det()
+sympy.integrate(x * sympy.exp(-x), (x, 0, sympy.oo))  # the tables of definite integrals
 """
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mcts.interpreter import ForkInterpreter, InterpreterError
-from mcts.interpreter.manager import is_light
+from mcts.interpreter.tree import is_light
 
 from .test_interpreter_hostile import needs_seccomp, processes_below
 
