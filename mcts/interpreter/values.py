@@ -109,7 +109,7 @@ def save(variables: dict[str, Any]) -> bytes | None:
         if _is_value(value, DEEPEST, room):
             own[name] = value
         elif (what := "" if value is math else MATHS.get(id(value))) is not None:
-            borrowed[name] = what
+            own[name], borrowed[name] = None, what  # in its place among them
         else:
             return None
     saved = marshal.dumps((own, borrowed))
