@@ -103,9 +103,9 @@ class ChatMarkup:
     def prompt(self, question: str) -> Conversation:
         asked = Message("user", self.style.user.replace("{question}", question))
         opening = f"{self.style.thinks}\n" if self.style.thinks else ""
-        return self._conversation((*self.messages, asked), opening=opening)
+        return self.conversation((*self.messages, asked), opening=opening)
 
-    def _conversation(self, messages: tuple[Message, ...], **keys: Any) -> Conversation:
+    def conversation(self, messages: tuple[Message, ...], **keys: Any) -> Conversation:
         return Conversation(messages, template=self.template, options=self.style.options, **keys)
 
     def thinking(self, before: str) -> bool:
@@ -145,7 +145,12 @@ class ChatMarkup:
                 turn = Message("user", f"{_ASKS_FOR_OUTPUT}\n{observation}\n```")
             case "tool":
                 turn = Message("tool", observation)
-        return self._conversation((turn,), follows=True)
+        return self.conversation((turn,), follows=True)
+
+    def parted(self, text: str) -> tuple[str, Conversation] | None:
+        said, output, rest = text.partition(f"\n{_ASKS_FOR_OUTPUT}\n")
+        reply = self.reply(rest.removesuffix("```").removesuffix("\n")) if output else None
+        return None if reply is None else (said, reply)
 
     def written(self, text: str) -> int:
         return self._reader.written(text)

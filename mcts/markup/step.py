@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from mcts.interpreter.fences import program
-from mcts.model import Conversation, Finish
+from mcts.model import Conversation, Finish, Message
 
 PYTHON_INTERPRETER = "python_interpreter"
 PROMPTS = Path(__file__).parents[1] / "prompts"
@@ -72,8 +72,15 @@ class Markup(Protocol):
 class Turns(Protocol):
     """What a markup of a chat offers beside the methods of `Markup`."""
 
+    def conversation(self, messages: tuple[Message, ...], *, follows: bool = False) -> Conversation:
+        """Turns, to be laid out as this chat is."""
+
     def reply(self, observation: str) -> Conversation | None:
         """The turns that bring an observation; None: it stands in the model's own text."""
+
+    def parted(self, text: str) -> tuple[str, Conversation] | None:
+        """(what the model wrote, the turns that bring the observation) of a step's whole text; None where it has none,
+        or where it stands in the model's own text."""
 
     def limits(self, before: str, spent: int, max_tokens: int) -> tuple[tuple[str, ...] | None, int]:
         """(stop strings, tokens at most) of the step behind `before`, which took `spent` tokens. None: those that the

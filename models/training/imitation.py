@@ -11,49 +11,64 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from mcts.errors import UserError
 from mcts.jsonl import encode_line, read_objects, write_whole
-from mcts.markup import Markup
-from mcts.model import Conversation
+from mcts.markup import Markup, Turns
+from mcts.model import Conversation, Message, Role
 from models.training.examples import Speller, encode_prompt
 
 EOS = "\0"  # stands for the end-of-sequence token in a piece's text
 Author = Literal["given", "model", "tool"]
 Piece = tuple[str | Conversation, Author]
-"""(text, who wrote it). A conversation stands first."""
+"""(text, who wrote it). A conversation stands first, or brings turns behind what the model wrote."""
 
 _OUTPUT = re.compile(r"(?<=```output)(\n.*?\n```(?:\n|\Z))", re.DOTALL)
 _ROLES = ("system", "user", "assistant")
 
 
-def message_pieces(messages: Sequence[Mapping[str, str]]) -> list[Piece]:
-    """A conversation in ToRA's form."""
+def message_pieces(markup: Markup, messages: Sequence[Mapping[str, str]]) -> list[Piece]:
+    """A conversation: by the model's own template where the markup is a chat, else in ToRA's form."""
+    known = (*_ROLES, "tool") if isinstance(markup, Turns) else _ROLES
+    if wrong := next((one["role"] for one in messages if one["role"] not in known), None):
+        raise ValueError(f"role {wrong!r} is unknown; expected {', '.join(known)}")
     pieces: list[Piece] = []
-    before = ""
+    before: list[Mapping[str, str]] = []
     for message in messages:
-        role, content = message["role"], message["content"]
-        if role not in _ROLES:
-            raise ValueError(f"role {role!r} is unknown; expected {', '.join(_ROLES)}")
-        before += f"<|{role}|>\n"
-        if role == "assistant":
-            pieces.append((before, "given"))
-            pieces += [(text, "tool" if at % 2 else "model") for at, text in enumerate(_OUTPUT.split(content.strip()))]
+        if message["role"] != "assistant":
+            before.append(message)
+            continue
+        pieces.append((_turns(markup, before, follows=bool(pieces)), "given"))
+        spoken = _OUTPUT.split(message["content"].strip())
+        pieces += [(text, "tool" if at % 2 else "model") for at, text in enumerate(spoken)]
+        if not isinstance(markup, Turns):
             pieces.append((EOS, "model"))
-            before = "\n"
-        else:
-            before += f"{content}\n"
-    return pieces
+        before = []
+    return [*pieces, (EOS, "model")] if isinstance(markup, Turns) else pieces
+
+
+def _turns(markup: Markup, messages: Sequence[Mapping[str, str]], follows: bool) -> str | Conversation:
+    """What stands before an assistant's turn."""
+    if isinstance(markup, Turns):
+        said = tuple(Message(cast("Role", one["role"]), one["content"]) for one in messages)  # the roles are checked
+        return markup.conversation(said, follows=follows)
+    text = "".join(f"<|{one['role']}|>\n{one['content']}\n" for one in messages)
+    return ("\n" if follows else "") + text + "<|assistant|>\n"
 
 
 def step_pieces(markup: Markup, question: str, steps: Sequence[str], ends: bool) -> list[Piece]:
     """A solution in steps under a markup. ends: the model has to learn to stop (no closing tag says so)."""
     pieces: list[Piece] = [(markup.prompt(question), "given")]
     for place, step in enumerate(steps):
+        last = place == len(steps) - 1
+        parted = None if last or not isinstance(markup, Turns) else markup.parted(step)
+        if parted is not None:
+            pieces += [(parted[0], "model"), (parted[1], "tool")]
+            continue
         cut = markup.written(step)
         pieces.append((step[:cut], "model"))
-        if place < len(steps) - 1:
+        if not last:
             pieces.append((step[cut:] + markup.step_delim, "tool"))
     return [*pieces, (EOS, "model")] if ends else pieces
 
@@ -70,7 +85,7 @@ class Spelling:
 
     def pieces(self, row: Mapping[str, Any]) -> list[Piece]:
         if "messages" in row:
-            return message_pieces(row["messages"])
+            return message_pieces(self.markup, row["messages"])
         if "steps" in row:
             return step_pieces(self.markup, row["question"], row["steps"], self.ends)
         prompt, completion = row["prompt"], row["completion"]
@@ -78,7 +93,8 @@ class Spelling:
         return [(prompt + glue, "given"), (completion, "model"), (EOS, "model")]
 
     def example(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Token ids and loss mask. The pieces are encoded one by one, as a search joins them."""
+        """Token ids and loss mask. The pieces are encoded one by one, as a search joins them. Turns behind the model's
+        text begin with the token that ends its own turn: this one it has to learn."""
         ids: list[int] = []
         mask: list[int] = []
         learned = ("model", "tool") if self.learn_outputs else ("model",)
@@ -86,9 +102,13 @@ class Spelling:
             if text == EOS:
                 own: tuple[int, ...] = (self.eos,)
             else:
-                own = self.speller.encode(str(text)) if ids else encode_prompt(self.speller, text)
+                follows = ids and isinstance(text, str)
+                own = self.speller.encode(str(text)) if follows else encode_prompt(self.speller, text)
+            learn = [int(author in learned)] * len(own)
+            if ids and not isinstance(text, str):
+                learn[0] = 1
             ids += own
-            mask += [int(author in learned)] * len(own)
+            mask += learn
         return {"kind": "path", "correct": True, "token_ids": ids, "loss_mask": mask, "targets": []}
 
 

@@ -20,6 +20,7 @@ from models.training.imitation import EOS, Spelling, message_pieces, write_examp
 from models.training.shaping import Limits, Shaper, Teacher, line_prefixes, tool_error
 from tests.conftest import byte_level_tokenizer, sentencepiece_like_tokenizer, write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, code_step, exact, final_step, make_solver
+from tests.models.chats import FAMILIES, tokenizer_of
 
 TORA = make_markup("tora", "\n", train_prompt=True, extract=extract)
 KEYS = {"mode": "react", "prompt_wrap": "tora", "result_unwrap": "tora", "train_prompt": True, "max_depth": 6}
@@ -172,12 +173,33 @@ def test_steps_and_messages_of_one_solution_give_the_same_example() -> None:
 
 def test_conversations_learn_every_reply_and_no_other_turn() -> None:
     turns = [("system", "S"), ("user", "A"), ("assistant", "B"), ("user", "C"), ("assistant", "D")]
-    pieces = message_pieces([{"role": role, "content": content} for role, content in turns])
+    pieces = message_pieces(TORA, [{"role": role, "content": content} for role, content in turns])
     written = [text for text, author in pieces if author == "model"]
     assert written == ["B", EOS, "D", EOS]
     assert "".join(text for text, _ in pieces) == (
         f"<|system|>\nS\n<|user|>\nA\n<|assistant|>\nB{EOS}\n<|user|>\nC\n<|assistant|>\nD{EOS}"
     )
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-math", "smollm2", "llama-3", "r1-distill"])
+def test_turns_of_a_chat_are_spelled_as_its_template_lays_them_out(name: str) -> None:
+    """Rows of messages, and of steps whose observations are turns of a tool: the model learns what it wrote and the
+    token that ends each of its turns."""
+    from models.engines.text import Tokenizer
+
+    tokenizer, options = tokenizer_of(name), FAMILIES[name].options
+    keys = {"cut": "turn", "observation": "tool", "options": options, "system": "Run code."}
+    markup = make_markup("chat", None, extract=extract, keys=keys)
+    said, answer = "I run\n```python\nprint(2 + 3)\n```", "The answer is 5."
+    turns = [("system", "Run code."), ("user", "What?"), ("assistant", said), ("tool", "5"), ("assistant", answer)]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    whole = tokenizer.apply_chat_template(messages, return_dict=True, **options)["input_ids"]
+    rows = {"messages": messages}, {"question": "What?", "steps": [f"{said}\n```output\n5\n```", answer]}
+    for row in rows:
+        line = Spelling(Tokenizer(tokenizer), tokenizer.eos_token_id, markup, True).example(row)
+        assert line["token_ids"] == whole[: len(line["token_ids"])] and len(whole) - len(line["token_ids"]) <= 1
+        learned = [one for one, kept in zip(line["token_ids"], line["loss_mask"], strict=True) if kept]
+        assert tokenizer.decode(learned) == f"{said}{tokenizer.eos_token}{answer}{tokenizer.eos_token}"
 
 
 def test_the_published_corpus_is_read(reference: Path, tmp_path: Path) -> None:

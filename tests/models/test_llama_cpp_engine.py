@@ -110,6 +110,23 @@ async def test_prefix_cells_are_shared_and_no_token_is_computed_twice(written: d
     assert usage.tokens_generated == 120 and usage.tokens_reused >= 3 * (root.length + 19)
 
 
+async def test_what_nobody_holds_leaves_the_memory(written: dict[str, Path]) -> None:
+    """Every token looks at all cells in use, so a long run must not become slower; what is held is not computed again."""
+    model = LlamaCppModel.load(written["F32"], engine_args=EXACT | {"max_idle_tokens": 64})
+    kept = Context(None, model.encode_prompt(PROMPT))
+    held = await model.sample(kept, 1, Sampling(1.0, max_tokens=4, key=(0,)))
+    before = model.totals.tokens_computed
+    roots = prompts(model, 20)
+    longest = max(root.length for root in roots) + 30
+    while roots:
+        await model.sample(roots.pop(), 4, Sampling(1.0, max_tokens=30, key=(1,)))
+    assert model.totals.tokens_computed - before > 20 * 30
+    alive = kept.length + 4
+    await model.evaluate(Context(held.samples[0].context, model.encode("\n5\n")))
+    assert model.usage(kept).tokens_computed <= alive + 4
+    assert model._sequences.length.sum() <= 2 * (alive + 4) + 64 + 4 * longest  # the last question may linger
+
+
 async def test_a_memory_that_is_too_small_for_all_serves_all_the_same(written: dict[str, Path]) -> None:
     roomy = LlamaCppModel.load(written["F32"], engine_args=EXACT)
     tight = LlamaCppModel.load(written["F32"], engine_args=EXACT | {"kv_tokens": 512, "window": 256})

@@ -2,8 +2,9 @@
 
 One `llama_decode` a step serves every running sample. A sequence of llama.cpp's memory is a list of tokens; a prompt
 takes the cells of its longest known beginning from another sequence (they are shared, not copied) and computes the
-rest. Finished sequences stay until their place or their cells are needed, the least recently used goes first; when
-running samples alone fill the memory, the youngest ones start again later (their noise is their own, so nothing
+rest. Finished sequences stay while somebody holds their context, others for a while (`max_idle_tokens`): every token
+looks at all cells in use, masked ones too. Where a place or cells are missing, the least recently used sequence goes;
+when running samples alone fill the memory, the youngest ones start again later (their noise is their own, so nothing
 changes). The value head reads the state after the final norm. Not covered: recurrent models, and the same bits
 whatever runs beside (llama.cpp's sums depend on the batch).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +36,7 @@ from models.engines.usage import UsageCounter
 from models.engines.value_head import ValueHead, load_value_head
 
 MISSING = "llama-cpp-python is not installed: pip install -r requirements-llama.txt (builds for some minutes)"
-MAX_ROWS = 192  # running sequences; the others keep prefixes
+MAX_ROWS = 96  # running sequences; more of them fill more cells, at which every one of them looks
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class Sequences:
         self.length = np.zeros(SEQUENCES, int)
         self.used = np.zeros(SEQUENCES, int)  # when a sequence was last needed
         self.running: set[int] = set()
+        self._holders = [weakref.WeakSet[Context]() for _ in range(SEQUENCES)]
         self._clock = 0
 
     def known(self, ids: Sequence[int]) -> tuple[int, int]:
@@ -112,15 +115,28 @@ class Sequences:
         self.tokens[sequence, start : start + len(ids)] = ids
         self.length[sequence] += len(ids)
 
+    def hold(self, sequence: int, context: Context) -> None:
+        """The sequence holds the tokens of `context`, which somebody may build upon."""
+        self._holders[sequence].add(context)
+
     def rest(self, sequence: int) -> None:
         """The sequence runs no longer; it is kept while there is room."""
         self.running.discard(sequence)
         self._touch(sequence)
 
+    def tidy(self, tokens: int) -> None:
+        """Drops the idle sequences that nobody holds, but for the last used ones with at most `tokens` tokens."""
+        idle = [i for i in np.flatnonzero(self.length) if i not in self.running and not self._holders[i]]
+        for i in sorted(idle, key=lambda i: self.used[i], reverse=True):
+            tokens -= int(self.length[i])
+            if tokens < 0:
+                self.drop(int(i))
+
     def drop(self, sequence: int) -> None:
         self.weights.free(sequence)
         self.tokens[sequence], self.length[sequence] = -1, 0
         self.running.discard(sequence)
+        self._holders[sequence].clear()
 
     def make_room(self) -> bool:
         """Drops the least recently used sequence that does not run; False if there is none."""
@@ -288,6 +304,7 @@ class LlamaCppModel:
     def _step(self, admitted: list[tuple[Request, list[int]]]) -> list[Request]:
         """Computes the prompts of `admitted`, feeds one token to every row, and returns what is finished."""
         self._drop_cancelled()
+        self._sequences.tidy(self.weights.max_idle_tokens)
         prompts: dict[tuple[int, ...], list[tuple[Request, list[int]]]] = {}
         for request, wave in admitted:
             prompts.setdefault(tuple(request.ids), []).append((request, wave))
@@ -348,6 +365,9 @@ class LlamaCppModel:
             return False
         for row in rows:
             self._sequences.append(row.sequence, [row.token])
+        for row in new:
+            for request, _ in row.asked:
+                self._sequences.hold(row.sequence, request.context)
         for row in self._rows:
             self.counter.count(row.members[0].request.context, decoded=1)
         if self.head is not None and new:
@@ -382,6 +402,8 @@ class LlamaCppModel:
                 groups[at].setdefault(token, []).append(member)
                 continue
             member.request.samples[member.index] = sample
+            if sample.context is not None:
+                self._sequences.hold(self._rows[at].sequence, sample.context)
             self._tight = False
             self.counter.count(member.request.context, generated=len(sample.token_ids))
             if len(member.request.samples) == member.request.n:

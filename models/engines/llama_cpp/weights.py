@@ -28,7 +28,8 @@ class Settings:
     """engine_args of this engine.
 
     kv_tokens: cells of the key/value memory, 0: eight windows, or what fits 4 GiB; window: the longest prompt plus
-    answer, 0: the model's; gpu_layers: -1: all; threads: 0: one a core.
+    answer, 0: the model's; gpu_layers: -1: all; threads: 0: one a core. max_idle_tokens: how much of what nobody
+    holds is kept for later questions, such as their common beginning.
     """
 
     kv_tokens: int = 0
@@ -36,6 +37,7 @@ class Settings:
     kv_type: str = "f16"
     gpu_layers: int = 0
     threads: int = 0
+    max_idle_tokens: int = 4096
 
     @classmethod
     def read(cls, args: dict[str, Any]) -> Settings:
@@ -67,6 +69,7 @@ class Weights:
         if not self.context:
             raise UserError(f"{path}: no memory for its context; set engine_args kv_tokens lower")
         self.cells: int = llama_cpp.llama_n_ctx(self.context)
+        self.max_idle_tokens = settings.max_idle_tokens
         self._memory = llama_cpp.llama_get_memory(self.context)
         self._batch = llama_cpp.llama_batch_init(BATCH_TOKENS, 0, 1)
 
@@ -181,7 +184,13 @@ class OwnVocabulary:
 
 
 def quiet() -> None:
-    """Keeps llama.cpp from writing to standard error. Raises ImportError where it is not installed."""
+    """Imports llama.cpp: it writes nothing to standard error, and its threads sleep while they wait for each other.
+    Raises ImportError where it is not installed.
+
+    Threads that spin take the cores from the process that they wait for, be it a snippet's or the threads of torch:
+    a step of 60 rows took up to ten times as long beside one busy process. OpenMP reads the variable when it is loaded.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import llama_cpp
 
     global _silence
