@@ -80,7 +80,11 @@ async def say(interpreter: ForkInterpreter, *snippets: str) -> str:
     ],
 )
 async def test_alphamath_observations(interpreter, code, observation):
+    """Among values, in a fork and as a last child."""
     assert (await interpreter.run(None, code)).observation == observation
+    base = (await interpreter.run(None, "import os\ndel os")).state
+    assert (await interpreter.run(base, code)).observation == observation
+    assert (await last_child(interpreter, base, code)).observation == observation
 
 
 @pytest.mark.parametrize(
