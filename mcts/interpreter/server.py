@@ -83,7 +83,7 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
             request = json.loads(channel.recv(PACKET_BYTES))
             if request["code"] is None:
                 values.host(channel, runner.observe)
-            namespace.update(values.load(bytes.fromhex(request["values"])))
+            values.load(bytes.fromhex(request["values"]), namespace)
             runner.run(channel, namespace, request)
 
 

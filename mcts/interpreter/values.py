@@ -6,7 +6,7 @@ what it leaves is the new state, a few bytes. What is not plainly of that kind i
 process of its own. The host decides that, which has never run anything else; no name, attribute or statement that it
 lets pass reaches an object that outlives the snippet and can be changed. Standard library only: runs in the sandbox.
 
-Not covered: a set, a function or an iterator among the variables, so their snippets run twice.
+Not covered: a set, an iterator or a function with defaults or of `def` among the variables; such snippets run twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import math
 import os
 import re
 import socket
+import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -28,18 +29,18 @@ MOST_OBJECTS = 2048
 DEEPEST = 8  # containers in containers
 PACKET_BYTES = 200_000
 NOT_HERE = b"-"
-NO_VALUES = marshal.dumps(({}, {}))
+NO_VALUES = marshal.dumps(({}, {}, {}))
 
 NOT_PLAIN = re.compile(
-    r"[\0\ud800-\udfff]|__|\b(?:def|class|lambda|try|with|raise|del|global|sympy|numpy)\b"
+    r"[\0\ud800-\udfff]|__|\b(?:def|class|try|with|raise|del|global|sympy|numpy)\b"
     r"|^[ \t]*(?:from|import)\s+(?!math\b)", re.MULTILINE,
 )  # fmt: skip
 LONGEST = 4000  # characters of code
 _NODES = """
 Add Assert Assign Attribute AugAssign BinOp BitAnd BitOr BitXor BoolOp Break Call Compare Constant Continue Dict
 DictComp Div And Eq Expr FloorDiv For FormattedValue GeneratorExp Gt GtE If IfExp Import ImportFrom In Invert JoinedStr
-LShift List ListComp Load Lt LtE Mod Mult Name Not NotEq NotIn Or Pass Pow RShift Set SetComp Slice Starred Store Sub
-Subscript Tuple UAdd USub UnaryOp While alias comprehension keyword
+LShift Lambda List ListComp Load Lt LtE Mod Mult Name Not NotEq NotIn Or Pass Pow RShift Set SetComp Slice Starred Store
+Sub Subscript Tuple UAdd USub UnaryOp While alias arg arguments comprehension keyword
 """
 _FUNCTIONS = """
 abs all any bin bool chr complex dict divmod enumerate filter float hex int len list map max min oct ord pow print range
@@ -77,7 +78,9 @@ def is_plain(code: str) -> bool:
 
 def _is_plain_node(node: ast.AST) -> bool:
     match node:
-        case ast.Name(name):
+        case ast.arguments():
+            return not node.defaults and not any(node.kw_defaults)
+        case ast.Name(name) | ast.arg(name):
             return name not in ELSEWHERE and not name.startswith("__")
         case ast.alias(name, alias):
             return name in ("math", *ATTRIBUTES) and (alias is None or _is_plain_node(ast.Name(alias)))
@@ -94,25 +97,31 @@ def _is_plain_node(node: ast.AST) -> bool:
     return True
 
 
-def load(values: bytes) -> dict[str, Any]:
-    """The variables of a state."""
-    variables, borrowed = marshal.loads(values)
-    found: dict[str, Any] = {name: getattr(math, what) if what else math for name, what in borrowed.items()}
-    return {**variables, **found}
+def load(values: bytes, namespace: dict[str, Any]) -> None:
+    """Put the variables of a state into a namespace, whose `__builtins__` its functions will use."""
+    variables, borrowed, functions = marshal.loads(values)
+    namespace.update(variables)
+    namespace.update((name, getattr(math, what) if what else math) for name, what in borrowed.items())
+    namespace.update((name, types.FunctionType(code, namespace)) for name, code in functions.items())
 
 
 def save(variables: dict[str, Any]) -> bytes | None:
     """What `load` makes equal variables of, the same object behind the same names; None where it could not."""
-    own, borrowed = {}, {}
+    own: dict[str, Any] = {}
+    borrowed: dict[str, str] = {}
+    functions: dict[str, types.CodeType] = {}
     room = [MOST_OBJECTS]
     for name, value in variables.items():
+        own[name] = None  # each keeps its place among them
         if _is_value(value, DEEPEST, room):
             own[name] = value
         elif (what := "" if value is math else MATHS.get(id(value))) is not None:
-            own[name], borrowed[name] = None, what  # in its place among them
+            borrowed[name] = what
+        elif type(value) is types.FunctionType and not value.__closure__ and value.__code__ not in functions.values():
+            functions[name] = value.__code__
         else:
             return None
-    saved = marshal.dumps((own, borrowed))
+    saved = marshal.dumps((own, borrowed, functions))
     return saved if len(saved) <= LARGEST_STATE_BYTES else None
 
 
@@ -137,10 +146,10 @@ def host(channel: socket.socket, run: Callable[[str, dict[str, Any]], tuple[str,
     channel.send(b"False 0 False\n")
     while packet := channel.recv(PACKET_BYTES):
         code, _, values = packet.partition(b"\0")
-        variables = load(values)
         answer = NOT_HERE
         if is_plain(code.decode()):
-            namespace = {"__builtins__": dict(allowed), "__name__": "__main__", **variables}
+            namespace: dict[str, Any] = {"__builtins__": dict(allowed), "__name__": "__main__"}
+            load(values, namespace)
             observation, failed, seconds = run(code.decode(), namespace)
             saved = save({name: value for name, value in namespace.items() if not name.startswith("__")})
             if saved is not None:

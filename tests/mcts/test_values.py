@@ -33,6 +33,8 @@ PLAIN = [
     "assert 1 == 2",
     "print(sum(1 / k for k in range(1, 50)), [].pop())",
     "sum = 4\nsum([1])",
+    "k = 3\nf=lambda x:(x - k) * 2\nprint(f(5))\nk = 4",
+    "f = lambda n: 1 if n < 2 else n * f(n - 1)\ng = lambda *a: sorted(a, key=lambda x: -x)\nprint(f(9), g(1, 3), f)",
     "print(10 ** 600)\n10 ** 600",
 ]
 NEXT = "[(name, value) for name, value in globals().items() if name[0] != '_']"
@@ -52,7 +54,10 @@ NOT_PLAIN = [
     "import math\nmath.pi = 3",
     "import math\nmath.sqrt.__self__",
     "def f(): pass",
-    "f = lambda: 0",
+    "f = lambda x=[]: x",
+    "f = lambda __builtins__: 0",
+    "f = lambda: open",
+    "f = lambda: f.__globals__",
     "class A: pass",
     "del x",
     "x = b'bytes'",
@@ -161,18 +166,25 @@ async def test_siblings_of_values_do_not_see_each_other():
         assert not interpreter._live.keys() - {process.state.node}
 
 
+def loaded(saved: bytes) -> str:
+    namespace: dict = {}
+    load(saved, namespace)
+    return str(namespace)
+
+
 @pytest.mark.parametrize(
     "variables",
     [{}, {"x": [1, (2.5, "a")], "m": math, "f": math.gcd}, {"d": {1: None, "k": True}, "e": -0.0, "c": 2j}],
 )
 def test_what_is_saved_is_loaded(variables):
     saved = save(variables)
-    assert saved is not None and str(load(saved)) == str(variables)
+    assert saved is not None and loaded(saved) == str(variables)
 
 
 def test_an_object_with_two_names_keeps_both():
     one = [float("nan")]
     saved = save({"a": one, "b": [one, one[0]]})
     assert saved is not None
-    loaded = load(saved)
-    assert loaded["b"][0] is loaded["a"] and loaded["b"][1] is loaded["a"][0]
+    again: dict = {}
+    load(saved, again)
+    assert again["b"][0] is again["a"] and again["b"][1] is again["a"][0]
