@@ -35,6 +35,8 @@ async def converse(options: argparse.Namespace) -> None:
     ) as interpreter:
         state: State | None = None
         for snippet in snippets(sys.stdin):
+            if state is not None:
+                state.announce(1)
             execution = await interpreter.run(state, snippet)
             state = execution.state
             print(execution.observation, flush=True)

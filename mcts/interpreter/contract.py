@@ -12,12 +12,28 @@ class InterpreterError(RuntimeError):
 
 class State:
     """Opaque handle of a Python state after a snippet. The state lives as long as somebody holds the handle;
-    whether its process is alive or has to be rebuilt by replay is the interpreter's business."""
+    whether its process is alive or has to be rebuilt by replay is the interpreter's business.
 
-    __slots__ = ("__weakref__", "node")
+    shared: several holders run code from it on their own account.
+    runs_left: how many more snippets will be run from it; None: nobody has said so.
+    """
+
+    __slots__ = ("__weakref__", "node", "runs_left", "shared")
 
     def __init__(self, node: object) -> None:
-        self.node = node
+        self.node, self.shared = node, False
+        self.runs_left: int | None = None
+
+    def announce(self, runs: int) -> None:
+        """Say that `runs` more snippets will be run from it and no others. The last one may take the state's process
+        for its own: a state that is needed later all the same is rebuilt by replay."""
+        self.runs_left = None if self.shared else runs
+
+    def is_last(self) -> bool:
+        """Count a run. Whether no other will follow."""
+        if self.runs_left is not None:
+            self.runs_left -= 1
+        return self.runs_left == 0
 
 
 @dataclass(frozen=True)

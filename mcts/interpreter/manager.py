@@ -9,66 +9,38 @@ import json
 import os
 import re
 import resource
-import secrets
 import signal
 import socket
 import time
 import warnings
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from mcts.interpreter.contract import Execution, InterpreterError, State
 from mcts.interpreter.limits import Limits
 from mcts.interpreter.observation import PROFILES, TIMEOUTS, cut
-from mcts.interpreter.process import Gone, Process, available_bytes
+from mcts.interpreter.process import Gone, Process, available_bytes, post_mortem
 from mcts.interpreter.sandbox import ISOLATIONS, Server, seccomp_program
+from mcts.interpreter.tree import LIGHT_MODULES, Node, is_light, mark_of
+from mcts.interpreter.values import NO_VALUES, NOT_HERE, may_be_plain
 
 START_SECONDS = 60.0
-_LIGHT = """
-bisect calendar cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator
-os random re signal statistics string sys time typing
-"""
-LIGHT_MODULES = frozenset(_LIGHT.split())
-"""A path that imports nothing else is forked from a process without the large modules, whose forks copy less."""
-IMPORTS = re.compile(r"(?:\bfrom\s+([\w.]+)\s+)?\bimport\b([^\n;#]*)")
+REPLAYED_SECONDS = 1.0
+"""A snippet runs in its parent's process only where all before it took no longer: it may be killed, and they replayed.
+It also keeps the processor time of the path small beside the bound of a process."""
+_OBJECT = re.compile(r" at 0x[0-9a-f]{6,16}(?=>)")  # <f at 0x7f…>: another one in every process, and so another tree
 Answer = tuple[str, float, bool]  # observation, seconds, failed
-ENDS = {
-    int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
-    int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
-}
-
-
-class Node:
-    """A state in the tree of states: how to make it, and its process while it has one."""
-
-    __slots__ = (
-        "__weakref__", "bytes", "code", "differs", "held", "mark", "parent", "pins", "process", "root", "twin"
-    )  # fmt: skip
-
-    def __init__(self, parent: Node | None, code: str, mark: int = 0, process: Process | None = None) -> None:
-        self.parent, self.code, self.process = parent, code, process
-        self.mark = mark  # of how the code ended the first time
-        self.differs = False  # it ended in another way when it was run again
-        self.root: Node = parent.root if parent is not None else self
-        self.twin: Node | None = None  # the same state below the other root
-        self.held, self.pins, self.bytes = False, 0, 0  # has a State; must not be evicted; size of its process
-
-    def alive(self) -> bool:
-        return self.process is not None and self.process.alive()
-
-    def path(self) -> Iterator[Node]:
-        """This node and all that it comes from."""
-        node: Node | None = self
-        while node is not None:
-            yield node
-            node = node.parent
 
 
 class Lost(Exception):
     """A process was told to fork and did not: it is dead, or a snippet has made it its own."""
+
+
+class Spent(Exception):
+    """A process that was to run the next snippet is dead."""
 
 
 class Killed(Exception):
@@ -84,7 +56,8 @@ class NotRebuilt(Killed):
 
 
 class ForkInterpreter:
-    """One process per state, forked from its parent's: a snippet runs once, and what it does stays in its own process.
+    """One process per state, forked from its parent's or, for a last child, its parent's own: a snippet runs once, and
+    what it does stays in its own process.
 
     limits: the bounds of the sandbox; single ones may be given by name, such as `timeout_seconds=5`.
     profile: the rules of observations (`observation.PROFILES`).
@@ -119,6 +92,7 @@ class ForkInterpreter:
         self._live: OrderedDict[Node, None] = OrderedDict()  # least recently used first
         self._bytes = 0  # of their processes together
         self._server: Server | None = None
+        self._hosts: dict[int, Process] = {}  # by slot: idle processes of states that are values
         self._stop: weakref.finalize[[], ForkInterpreter] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._warned = False
@@ -135,6 +109,8 @@ class ForkInterpreter:
         """End every process. The interpreter may be used again: states that are still held are rebuilt."""
         for node in [*self._roots.values(), *self._live]:
             self._discard(node)
+        while self._hosts:
+            self._hosts.popitem()[1].kill()
         self._server = None
         if self._stop is not None:
             self._stop()
@@ -145,21 +121,29 @@ class ForkInterpreter:
         return (self.workers - self._slots.qsize() if self._loop is not None else 0), self.workers
 
     async def run(self, state: State | None, code: str) -> Execution:
-        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes."""
+        """Run `code` in a copy of `state` (None: a fresh one). `state` itself never changes: the last child, where the
+        search has announced it, takes its process, and what is needed of it later is rebuilt."""
         self._bind()
+        last = state is not None and state.is_last()
         parent = self._roots.get("light", self._full) if state is None else state.node
         assert isinstance(parent, Node)
         if parent.root is self._light and not is_light(code):
             parent = self._twin(parent)
         if len(json.dumps(code)) > self.limits.code_bytes:
             return Execution(f"MemoryError: a snippet may have {self.limits.code_bytes} bytes", state, 0.0, True)
-        slot = await self._slots.get()
+        parent.wait(1)
         try:
-            return await self._run(parent, state, code, slot)
+            if last and parent.values is None:
+                await parent.last()
+            slot = await self._slots.get()
+            try:
+                return await self._run(parent, state, code, slot, last)
+            finally:
+                self._slots.put_nowait(slot)
         finally:
-            self._slots.put_nowait(slot)
+            parent.wait(-1)
 
-    async def _run(self, parent: Node, state: State | None, code: str, slot: int) -> Execution:
+    async def _run(self, parent: Node, state: State | None, code: str, slot: int, last: bool) -> Execution:
         failures = 0
         while failures < 2:
             started, server = time.monotonic(), self._server
@@ -167,8 +151,14 @@ class ForkInterpreter:
             try:
                 await self._revive(parent, slot)
                 started, server = time.monotonic(), self._server
-                process, (observation, seconds, failed) = await self._fork(parent, code, slot)
-                after = self._hold(Node(parent, code, mark_of(observation, failed), process))
+                execution = await self._compute(parent, code, slot)
+                if execution is not None:
+                    return execution
+                in_place, last = last and self._is_spare(parent), False
+                run = self._go_on if in_place else self._fork
+                process, (observation, seconds, failed) = await run(parent, code, slot)
+                spent = parent.seconds + time.monotonic() - started
+                after = self._hold(Node(parent, code, mark_of(observation, failed), process, spent))
                 return Execution(observation, after, seconds, failed, any(node.differs for node in parent.path()))
             except NotRebuilt as killed:
                 if killed.in_fork:
@@ -178,7 +168,11 @@ class ForkInterpreter:
             except Killed as killed:
                 if killed.in_fork:
                     self.close()
+                if state is not None:
+                    state.shared = True  # with whoever asked for this run
                 return Execution(str(killed), state, time.monotonic() - started, True)
+            except Spent:
+                continue
             except Lost:
                 if server is self._server:  # what was forked instead ends with it; the rest comes back by replay
                     self.close()
@@ -255,7 +249,8 @@ class ForkInterpreter:
         twin = self._full
         for step in reversed(path[:-1]):
             if step.twin is None:
-                step.twin = Node(twin, step.code, step.mark)
+                step.twin = Node(twin, step.code, step.mark, seconds=step.seconds)
+                step.twin.values = step.values
             twin = step.twin
         return twin
 
@@ -265,6 +260,8 @@ class ForkInterpreter:
         chain = [node]
         while not chain[-1].alive() and chain[-1].parent is not None:
             chain.append(chain[-1].parent)
+        if chain[-1].values is not None and chain[-1].parent is not None:
+            chain.append(chain[-1].root)
         for node in chain:
             node.pins += 1
         try:
@@ -285,28 +282,66 @@ class ForkInterpreter:
             self.close()
             await self._start()
         else:
+            node.parent.wait(1)
             try:
                 node.process, (observation, _, failed) = await self._fork(node.parent, node.code, slot)
             except Killed as killed:
                 raise NotRebuilt(str(killed), killed.in_fork) from None
+            finally:
+                node.parent.wait(-1)
             node.differs = mark_of(observation, failed) != node.mark
             self._admit(node)
 
-    async def _fork(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
+    async def _compute(self, parent: Node, code: str, slot: int) -> Execution | None:
+        """Run a snippet on a state that is values; None where that does not do. Raises Killed and Lost."""
+        if parent.values is None or not may_be_plain(code):
+            return None
+        host = self._hosts.pop(slot, None)
+        if host is None:
+            host, _ = await self._fork(parent.root, None, slot)
+            host.resume()
+        started, server, done = time.monotonic(), self._server, False
+        try:
+            host.send(code.encode() + b"\0" + parent.values)
+            async with asyncio.timeout(self.limits.timeout_seconds):
+                data = await host.receive()
+            elapsed = time.monotonic() - started
+            head, said = packet(data)
+            if data != NOT_HERE:
+                size = int(head.split()[3])
+                observation, seconds, failed = self._parse(host, head, said[:size], elapsed)
+            host.seconds += elapsed
+            done = host.seconds <= REPLAYED_SECONDS and server is self._server
+        except TimeoutError:
+            raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds)) from None
+        except (Gone, ValueError, IndexError):
+            return None
+        finally:
+            if done:
+                self._hosts[slot] = host
+            else:
+                host.kill()
+        if data == NOT_HERE:
+            return None
+        node = Node(parent, code, mark_of(observation, failed), seconds=parent.seconds + seconds)
+        node.values = said[size:]
+        return Execution(observation, self._hold(node), seconds, failed)
+
+    async def _fork(self, parent: Node, code: str | None, slot: int) -> tuple[Process, Answer]:
         """Fork `parent`, run the snippet in the child. Raises Killed for the snippet, Lost for the parent."""
-        source, server = parent.process, self._server
+        values = NO_VALUES if parent.values is None else parent.values
+        source, server = (parent if parent.values is None else parent.root).process, self._server
         if source is None or server is None:
-            raise Lost
+            raise Spent
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         child = Process(ours, source)
         source.resume()
         try:
-            name = secrets.token_hex(8)
-            child.send(json.dumps({"code": code, "folder": f"{server.folder}/{slot}/{name}"}).encode())
-            server.order({"fork": source.inner_pid(), "slot": slot, "name": name})
-            source.fork(theirs.fileno())
+            child.send(json.dumps(server.request(code, slot, values)).encode())
+            server.order({"fork": source.inner_pid()})
+            source.command(None, theirs.fileno())
             theirs.close()
-            answer = await self._answer(child)
+            answer = await self._answer(child, parent)
         except BaseException as error:
             child.kill()
             lost = isinstance(error, Gone) or (isinstance(error, Killed) and server is not self._server)
@@ -314,33 +349,65 @@ class ForkInterpreter:
         finally:
             theirs.close()
             source.pause()
-        child.signal(signal.SIGSTOP)
+            child.signal(signal.SIGSTOP)
+            server.prepare(slot)
         return child, answer
 
-    async def _answer(self, child: Process) -> Answer:
-        """What the snippet answers. Raises Gone where there is no child, Killed where the child does not answer."""
+    def _is_spare(self, node: Node) -> bool:
+        """Whether nobody but the one who asks needs the node's process, and the next snippet may run in it."""
+        alone = node.waiting == 1 and node.parent is not None
+        return alone and node.seconds <= REPLAYED_SECONDS and node.process is not None and node.process.same_as_a_fork()
+
+    async def _go_on(self, parent: Node, code: str, slot: int) -> tuple[Process, Answer]:
+        """Run the snippet in the process of `parent`, which has none then. Raises Killed for the snippet, Spent for the
+        process, Lost where all of them ended."""
+        process, server = parent.process, self._server
+        assert process is not None
+        if server is None:
+            raise Spent
+        self._forget(parent)
+        process.resume()
+        try:
+            server.order({"again": process.inner_pid()})
+            process.command(server.request(code, slot))
+            answer = await self._answer(process, parent)
+        except BaseException as error:
+            process.kill()
+            if isinstance(error, Killed) and server is not self._server:
+                raise Lost from None
+            raise (Spent() if isinstance(error, Gone) else error) from None
+        finally:
+            process.pause()
+            server.prepare(slot)
+        return process, answer
+
+    async def _answer(self, child: Process, parent: Node) -> Answer:
+        """What the snippet answers; from its first word on it does not need `parent`. Raises Gone where there is no
+        child, Killed where the child does not answer."""
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.limits.timeout_seconds):
                 greeting = await child.receive()
                 self._register(child)
                 child.name = int(greeting) if greeting.isdigit() and len(greeting) < 10 else 0
+                parent.wait(-1)
                 try:
-                    return self._parse(await child.receive(), time.monotonic() - started)
+                    return self._parse(child, *packet(await child.receive()), time.monotonic() - started)
                 except (Gone, ValueError):
                     raise Killed(post_mortem(await child.wait_status(2.0))) from None
+                finally:
+                    parent.wait(1)
         except TimeoutError:
             with contextlib.suppress(Gone):
                 while (data := child.read()) is not None:  # the loop was busy while the answer came
                     with contextlib.suppress(ValueError):
-                        return self._parse(data, self.limits.timeout_seconds)
+                        return self._parse(child, *packet(data), self.limits.timeout_seconds)
             raise Killed(TIMEOUTS[self.profile].format(self.limits.timeout_seconds), in_fork=not child.pid) from None
 
-    def _parse(self, data: bytes, elapsed: float) -> Answer:
+    def _parse(self, child: Process, head: bytes, text: bytes, elapsed: float) -> Answer:
         """An answer. Raises ValueError for anything else: a snippet may have written it."""
-        head, _, text = data.partition(b"\n")
-        failed, claimed = head.split()
-        seconds = float(claimed)
+        failed, claimed, fork_only = head.split()[:3]
+        seconds, child.fork_only = float(claimed), fork_only != b"False"
         said = _OBJECT.sub(" at 0x0", text.decode("utf-8", "replace"))
         observation = cut(said, self.limits.observation_characters)
         return observation, seconds if 0 <= seconds <= elapsed else elapsed, failed == b"True"
@@ -348,7 +415,7 @@ class ForkInterpreter:
     def _register(self, child: Process) -> None:
         """Raises Gone where the process that answers is not a new one."""
         other = self._by_pid.get(child.pid)
-        if other is not None and other.pid == child.pid:
+        if other is not None and other is not child and other.pid == child.pid:
             raise Gone
         self._by_pid[child.pid] = child
 
@@ -361,7 +428,8 @@ class ForkInterpreter:
 
     def _hold(self, node: Node) -> State:
         state = State(node)
-        self._admit(node)
+        if node.values is None:
+            self._admit(node)
         node.held = True
         weakref.finalize(state, self._release, node, False).atexit = False
         return state
@@ -374,12 +442,15 @@ class ForkInterpreter:
                 self._release(node.twin, False)
 
     def _discard(self, node: Node) -> None:
+        if node.process is not None:
+            node.process.kill()
+        self._forget(node)
+
+    def _forget(self, node: Node) -> None:
         if node in self._live:
             del self._live[node]
             self._bytes -= node.bytes
-        if node.process is not None:
-            node.process.kill()
-            node.process = None
+        node.process = None
 
     def _admit(self, node: Node) -> None:
         """Count a new process; the least recently used go when they are too many, or too large together."""
@@ -395,28 +466,7 @@ class ForkInterpreter:
                 self._discard(victim)
 
 
-def is_light(code: str) -> bool:
-    """Whether all that the code imports is loaded in the light zygote. Where that is not plain, it is not."""
-    imports = IMPORTS.findall(code)
-    names = [module or part.split()[0] for module, parts in imports for part in parts.split(",") if part.strip()]
-    hidden = "__import__" in code or "importlib" in code
-    return not hidden and all(name.partition(".")[0] in LIGHT_MODULES for name in names)
-
-
-def post_mortem(status: int | None) -> str:
-    """Why a process went without an answer."""
-    if status is None:
-        return "ProcessError: the snippet broke the channel of its answer"
-    code = os.waitstatus_to_exitcode(status)
-    if code >= 0:
-        return f"ProcessError: the snippet ended its own process with exit status {code}"
-    return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")
-
-
-_ADDRESS = re.compile(r"\b0x[0-9a-f]+\b")
-_OBJECT = re.compile(r" at 0x[0-9a-f]{6,16}(?=>)")  # <f at 0x7f…>: another one in every process, and so another tree
-
-
-def mark_of(observation: str, failed: bool) -> int:
-    """By what two runs of a snippet are told apart: what was observed, addresses in memory aside, and how it ended."""
-    return hash((_ADDRESS.sub("", observation), failed))
+def packet(data: bytes) -> tuple[bytes, bytes]:
+    """The first line of an answer, and the rest."""
+    head, _, rest = data.partition(b"\n")
+    return head, rest

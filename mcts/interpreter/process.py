@@ -16,6 +16,12 @@ BURIALS = 10_000  # in one packet
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+ENDS = {
+    int(signal.SIGKILL): "ProcessError: the snippet was killed: too many processes, or no memory left",
+    int(signal.SIGXCPU): "TimeoutError: the snippet used too much processor time",
+}
+
+
 class Gone(Exception):
     """The other end of a socket is closed."""
 
@@ -55,6 +61,8 @@ class Process:
         self.name = 0  # how it calls itself: good for its burial, and for nothing else
         self.dead: list[int] = []  # names of children whose end has been noted
         self.pid, self.pidfd, self.inner, self.users = 0, -1, 0, 0
+        self.fork_only = False  # it holds what a fork would leave behind
+        self.seconds = 0.0  # of snippets that it ran for others
 
     def read(self) -> bytes | None:
         """One packet; None: nothing there yet. The first one tells who sends. Raises Gone."""
@@ -91,6 +99,12 @@ class Process:
         end.register(self.pidfd, select.POLLIN)
         return not end.poll(0)
 
+    def same_as_a_fork(self) -> bool:
+        """Whether a snippet would find here what it finds in a fork: no threads, and nothing unread or pending."""
+        with contextlib.suppress(OSError, Gone):
+            return not self.fork_only and os.stat(f"/proc/{self.pid}/task").st_nlink == 3 and self.read() is None
+        return False
+
     async def wait_status(self, seconds: float) -> int | None:
         """How the process ended, as `wait` tells it; None where it has not, or where nobody knows."""
         with contextlib.suppress(TimeoutError, OSError, ValueError):
@@ -99,10 +113,11 @@ class Process:
             return int(proc(f"{self.pid}/stat").split()[-1])
         return None
 
-    def fork(self, channel: int) -> None:
-        """Have a child that serves on `channel`, and bury the dead. Raises Gone."""
+    def command(self, request: object, *channel: int) -> None:
+        """Have it run what is requested or, where there is a `channel`, a child that serves on that; and bury the dead.
+        Raises Gone."""
         dead, self.dead = self.dead[:BURIALS], self.dead[BURIALS:]
-        self.send(json.dumps(dead).encode(), channel)
+        self.send(json.dumps([dead, request]).encode(), *channel)
 
     def resume(self) -> None:
         self.users += 1
@@ -143,3 +158,13 @@ class Process:
         with contextlib.suppress(OSError):
             total, resident, shared = map(int, proc(f"{self.pid}/statm").split()[:3])
         return total * PAGE_BYTES, (resident - shared) * PAGE_BYTES
+
+
+def post_mortem(status: int | None) -> str:
+    """Why a process went without an answer."""
+    if status is None:
+        return "ProcessError: the snippet broke the channel of its answer"
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"ProcessError: the snippet ended its own process with exit status {code}"
+    return ENDS.get(-code, f"ProcessError: the process of the snippet crashed ({signal.Signals(-code).name})")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 from mcts.interpreter.contract import InterpreterError
 from mcts.interpreter.process import PACKET_BYTES, Gone, Process, readable
+from mcts.interpreter.values import NO_VALUES
 
 # A call that is not named here fails with "Operation not permitted". Left out on purpose: signals to processes,
 # tracing, other processes' memory and limits, sockets that connect, shared memory, programs, mounts, namespaces,
@@ -51,7 +53,7 @@ ENVIRONMENT = {
 ISOLATIONS = ("bubblewrap", "unshare", "none")  # from best to worst
 FOLDER = "/folders"  # of the writable folders, under bubblewrap
 PYTHON_OPTIONS = ("-s", "-S", "-P", "-B")
-SOURCES = ("fences", "observation", "confine", "heap", "server")
+SOURCES = ("fences", "observation", "confine", "heap", "values", "server")
 BOOT = """
 import builtins, json, os, socket, sys, types
 register, os.register_at_fork = os.register_at_fork, lambda **hooks: None
@@ -154,6 +156,7 @@ class Server:
         self.control, control_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         channels = {kind: socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for kind in settings["preload"]}
         self.zygotes = {kind: Process(ours) for kind, (ours, _) in channels.items()}
+        self.names = [""] * settings["slots"]  # of the folders in them, a secret
         self.owner = os.getpid()
         landlock = [*system_paths(), *path, *DEVICES] if isolation in ("unshare", "none") else []
         settings = {**settings, "isolation": isolation, "path": path, "folder": folder, "landlock": landlock}
@@ -184,7 +187,19 @@ class Server:
         self.folder, missing = json.loads(data)
         for zygote in self.zygotes.values():
             await zygote.receive()
+        for slot in range(len(self.names)):
+            self.prepare(slot)
         return missing
+
+    def prepare(self, slot: int) -> None:
+        """Have the warden empty a slot's folder, and make the one in it that the next snippet finds."""
+        self.names[slot] = secrets.token_hex(8)
+        with contextlib.suppress(Gone):
+            self.order({"slot": slot, "name": self.names[slot]})
+
+    def request(self, code: str | None, slot: int, values: bytes = NO_VALUES) -> dict[str, str | None]:
+        """A snippet with variables that are added to the state's; None: go on as a host of states that are values."""
+        return {"code": code, "folder": f"{self.folder}/{slot}/{self.names[slot]}", "values": values.hex()}
 
     def order(self, command: dict[str, Any]) -> None:
         """Tell the warden. Raises Gone."""

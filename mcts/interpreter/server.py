@@ -37,7 +37,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mcts.interpreter import confine, heap
+from mcts.interpreter import confine, heap, values
 from mcts.interpreter.observation import Capture, observe
 
 PACKET_BYTES = 200_000
@@ -51,6 +51,7 @@ import sympy
 x, y = sympy.symbols("x y")
 sympy.solve([x + y - 3, x - y - 1], [x, y]), sympy.solve(x**2 - 5*x + 6, x), sympy.integrate(x * sympy.exp(x), x)
 sympy.simplify(sympy.sin(x)**2 + sympy.cos(x)**2), sympy.factorint(360), sympy.Matrix([[1, 2], [3, 4]]).det()
+sympy.integrate(x * sympy.exp(-x), (x, 0, sympy.oo))  # the tables of definite integrals
 """
 
 
@@ -62,7 +63,7 @@ def packet_socket(descriptor: int) -> socket.socket:
 
 
 def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
-    """Fork and report on command, until the manager closes the channel."""
+    """Fork, run and report on command, until the manager closes the channel."""
     runner = Runner(settings["profile"])
     namespace: dict[str, Any] = {}
     dead: set[int] = set()  # children that the manager has no more questions about
@@ -70,13 +71,20 @@ def serve(channel: socket.socket, settings: dict[str, Any]) -> NoReturn:
         command, descriptors, _, _ = socket.recv_fds(channel, PACKET_BYTES, 1)
         if not command:
             os._exit(0)
-        reap(dead, json.loads(command))
-        if descriptors and fork(descriptors[0]):
+        more_dead, request = json.loads(command)
+        reap(dead, more_dead)
+        if not descriptors:
+            runner.run(channel, namespace, request)
+        elif fork(descriptors[0]):
             channel.close()
             channel = packet_socket(fcntl.fcntl(descriptors[0], fcntl.F_DUPFD_CLOEXEC, CHANNEL))
             os.close(descriptors[0])
             namespace, dead = namespace or main_namespace(settings["cpu_seconds"]), set()
-            runner.run(channel, namespace)
+            request = json.loads(channel.recv(PACKET_BYTES))
+            if request["code"] is None:
+                values.host(channel, runner.observe)
+            values.load(bytes.fromhex(request["values"]), namespace)
+            runner.run(channel, namespace, request)
 
 
 def main_namespace(cpu_seconds: int) -> dict[str, Any]:
@@ -112,7 +120,7 @@ def reap(dead: set[int], more: list[int]) -> None:
 
 
 class Runner:
-    """Runs the snippets of a state, one in each generation of its processes."""
+    """Runs the snippets of a path, in one process after another or several in one."""
 
     def __init__(self, profile: str) -> None:
         self.profile = profile
@@ -120,18 +128,31 @@ class Runner:
         self.stdout: io.TextIOWrapper[Any] = io.TextIOWrapper(io.BytesIO())
         self.stdout.close()
         self.files: dict[str, bytes] = {}  # what was in the writable folder
+        self.hooked = False  # a fork does more than to copy
+        register = os.register_at_fork
 
-    def run(self, channel: socket.socket, namespace: dict[str, Any]) -> None:
-        """Run the snippet that waits on the channel and answer."""
-        request = json.loads(channel.recv(PACKET_BYTES))
+        def register_and_note(**hooks: Any) -> None:
+            register(**hooks)
+            self.hooked = True
+
+        for module in ("os", "posix"):
+            setattr(sys.modules[module], "register_at_fork", register_and_note)  # noqa: B010
+
+    def run(self, channel: socket.socket, namespace: dict[str, Any], request: dict[str, str]) -> None:
+        """Run a snippet and answer."""
         channel.send(str(os.getpid()).encode())
         unpack(request["folder"], self.files)
+        observation, failed, seconds = self.observe(request["code"], namespace)
+        self.files = pack(request["folder"], channel.fileno())
+        fork_only = self.hooked or signals_left()
+        channel.send(f"{failed} {seconds} {fork_only}\n{observation}".encode("utf-8", "backslashreplace"))
+
+    def observe(self, code: str, namespace: dict[str, Any]) -> tuple[str, bool, float]:
+        """The observation, whether the snippet raised, and its seconds."""
         sys.stdout = self.standard_output()
         started = time.perf_counter()
-        observation, failed = observe(request["code"], namespace, self.capture, self.profile)
-        seconds = time.perf_counter() - started
-        self.files = pack(request["folder"], channel.fileno())
-        channel.send(f"{failed} {seconds}\n{observation}".encode("utf-8", "backslashreplace"))
+        observation, failed = observe(code, namespace, self.capture, self.profile)
+        return observation, failed, time.perf_counter() - started
 
     def standard_output(self) -> io.TextIOWrapper[Any]:
         """One for all snippets, unless one of them closed or detached it."""
@@ -143,6 +164,13 @@ class Runner:
             self.capture = Capture()
             self.stdout = io.TextIOWrapper(io.BufferedWriter(self.capture), "utf-8", "backslashreplace")
         return self.stdout
+
+
+def signals_left() -> bool:
+    """Stop the timers, which no child has. Whether there are signals that wait to be unblocked, as no child has."""
+    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
+        signal.setitimer(timer, 0)
+    return bool(signal.sigpending())
 
 
 def unpack(folder: str, files: dict[str, bytes]) -> None:
@@ -258,11 +286,16 @@ class Warden:
                     self.answer(listener)
 
     def obey(self, command: dict[str, Any]) -> None:
-        """Allow the process `fork` one fork; its child gets the folder `name`, alone in the folder `slot`."""
-        folder = f"{self.base}/{command['slot']}"
-        confine.empty_folder(folder, self.isolated, self.limits)
-        os.mkdir(f"{folder}/{command['name']}", 0o700)
-        self.grants[command["fork"]] += 1
+        """Make the folder `name`, alone in the folder `slot`, for a snippet to come; allow the process `fork` one fork;
+        allow the process `again`, which runs another snippet, what a new one may ask for."""
+        if "slot" in command:
+            folder = f"{self.base}/{command['slot']}"
+            confine.empty_folder(folder, self.isolated, self.limits)
+            os.mkdir(f"{folder}/{command['name']}", 0o700)
+        elif "fork" in command:
+            self.grants[command["fork"]] += 1
+        else:
+            del self.asked[command["again"]]
 
     def answer(self, listener: int) -> None:
         """A process asks for a thread or a fork: the arguments are in registers, so they are what will be done."""

@@ -164,10 +164,16 @@ class Expander:
         expansion = await self.model.sample(node.context, n, params)
         self.counts.samples += len(expansion.samples)
         self.counts.tokens_sampled += sum(len(sample.token_ids) for sample in expansion.samples)
-        steps = self._distinct(node, expansion.samples)
-        await _together([self._finish(child, sample, node.context) for child, sample in steps])
+        before = solution_text(node, self.markup.step_delim)
+        steps = [
+            (child, sample, self.markup.read(sample.text, before, sample.finish, sample.stop))
+            for child, sample in self._distinct(node, expansion.samples)
+        ]
+        if node.state is not None:  # it is expanded once
+            node.state.announce(sum(step.parsable and bool(step.code) for _, _, step in steps))
+        await _together([self._finish(child, sample, step, node.context) for child, sample, step in steps])
         value = None if expansion.value is None else finite(expansion.value)
-        return value, [child for child, _ in steps]
+        return value, [child for child, _, _ in steps]
 
     def _limits(self, node: Node) -> tuple[tuple[str, ...], int]:
         """The stop strings and the most tokens of a step that follows `node`."""
@@ -196,10 +202,8 @@ class Expander:
             steps.append((child, sample))
         return steps
 
-    async def _finish(self, child: Node, sample: Sample, parent: Context) -> None:
-        """Reads the step, runs its code and decides whether the child is terminal."""
-        before = solution_text(child.parent, self.markup.step_delim) if child.parent else ""
-        step = self.markup.read(sample.text, before, sample.finish, sample.stop)
+    async def _finish(self, child: Node, sample: Sample, step: Step, parent: Context) -> None:
+        """Runs the code of a step and decides whether the child is terminal."""
         child.text = step.text
         observation = ""
         if not step.parsable:

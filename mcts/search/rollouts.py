@@ -33,6 +33,9 @@ class RolloutExpander(Expander):
         if self._majority is None:  # the root comes first
             self._majority = asyncio.ensure_future(self._most_frequent(origin))
         value, children = await super().grow(node, n)
+        for child in children:
+            if child.state is not None:
+                child.state.shared = True  # rollouts start from it too
         if self.config.method.expands_by_value and not self.config.update_leaf_value:  # else nobody reads it
             value = await self._estimate(origin)
         return value, children

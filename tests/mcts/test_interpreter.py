@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mcts.interpreter import ForkInterpreter, InterpreterError
-from mcts.interpreter.manager import is_light
+from mcts.interpreter.tree import is_light
 
 from .test_interpreter_hostile import needs_seccomp, processes_below
 
@@ -80,7 +80,11 @@ async def say(interpreter: ForkInterpreter, *snippets: str) -> str:
     ],
 )
 async def test_alphamath_observations(interpreter, code, observation):
+    """Among values, in a fork and as a last child."""
     assert (await interpreter.run(None, code)).observation == observation
+    base = (await interpreter.run(None, "import os\ndel os")).state
+    assert (await interpreter.run(base, code)).observation == observation
+    assert (await last_child(interpreter, base, code)).observation == observation
 
 
 @pytest.mark.parametrize(
@@ -128,8 +132,110 @@ async def test_golden_observations_are_reproduced(interpreter, reference):
         assert await descend(tree, "0", None) > 5
 
 
+def pid(state) -> int:
+    return state.node.process.pid if state.node.process is not None else 0
+
+
+async def last_child(interpreter: ForkInterpreter, state, code: str):
+    state.announce(1)
+    return await interpreter.run(state, code)
+
+
+MANY_THREADS = "for _ in range(60):\n    t = threading.Thread(target=len, args=('',))\n    t.start()\n    t.join()"
+LEFT_BEHIND = {  # what a snippet leaves and a fork would not have → what the next one sees
+    "a thread": (
+        "import threading\nx = 0\ndef spin():\n    global x\n    while True: x += 1\n"
+        "threading.Thread(target=spin, daemon=True).start()",
+        "import threading, time\ny = x\ntime.sleep(0.1)\n(threading.active_count(), x == y)",
+        "(1, True)",
+    ),
+    "a timer": (
+        "import signal\nx = []\nsignal.signal(signal.SIGALRM, lambda *_: x.append(1))\nsignal.setitimer(0, 0.01, 0.01)",
+        "import time\nx.clear()\ntime.sleep(0.1)\nx",
+        "[]",
+    ),
+    "a signal": (
+        "import signal\nsignal.pthread_sigmask(0, [10])\nsignal.raise_signal(10)",
+        "signal.sigpending()",
+        "set()",
+    ),
+    "a fork hook": (
+        "import os\nx = []\nos.register_at_fork(after_in_child=lambda: x.append(1))",
+        "x",
+        "[1]",
+    ),
+    "files, open and closed": (
+        "import os\nf = open('a', 'w')\nf.write('abc')\nr, w = os.pipe()",
+        "(open('a').read(), f.closed, os.listdir('.'), os.dup(0))",
+        "('abc', True, ['a'], 3)",
+    ),
+    "many threads, ended": (
+        f"import threading\n{MANY_THREADS}",
+        f"{MANY_THREADS}\n1",
+        "1",
+    ),
+}
+
+
+@needs_seccomp
+@pytest.mark.parametrize("left", LEFT_BEHIND)
+async def test_what_a_last_child_finds_is_what_a_fork_finds(interpreter, left):
+    before, code, expected = LEFT_BEHIND[left]
+    base = (await interpreter.run(None, before)).state
+    forked = await interpreter.run(base, code)
+    assert forked.observation == expected
+    assert (await last_child(interpreter, base, code)).observation == expected
+    assert (await interpreter.run(base, code)).observation == expected  # of a state that may have been taken
+
+
+async def test_a_chain_stays_in_one_process_and_ends_as_if_forked(interpreter):
+    chain = [
+        "import os\nx = [0]",
+        "import random\nx.append(random.random())",
+        "x.append(len(x))\n1 / 0",
+        "print(x)",
+        "del x",
+        "x",
+    ]
+    forked = [await interpreter.run(None, chain[0])]
+    in_place, pids = list(forked), {pid(forked[0].state)}
+    for code in chain[1:]:
+        forked.append(await interpreter.run(forked[-1].state, code))
+    for code in chain[1:]:
+        in_place.append(await last_child(interpreter, in_place[-1].state, code))
+        pids.add(pid(in_place[-1].state))
+        assert not pid(in_place[-2].state)
+    assert [one.observation for one in in_place] == [one.observation for one in forked]
+    assert len(pids) == 1
+    assert (await interpreter.run(in_place[2].state, "x[0], len(x), x[2]")).observation == "(0, 3, 2)"  # by replay
+
+
+async def test_the_last_of_announced_children_takes_the_state(interpreter):
+    base = (await interpreter.run(None, "import os\nx = [1]")).state
+    taken = pid(base)
+    base.announce(5)
+    runs = await asyncio.gather(*(interpreter.run(base, f"x.append({i})\nx") for i in range(5)))
+    assert [run.observation for run in runs] == [f"[1, {i}]" for i in range(5)]
+    assert pid(runs[-1].state) == taken and not pid(base)
+    assert [(await interpreter.run(run.state, "x")).observation for run in runs] == [f"[1, {i}]" for i in range(5)]
+    assert (await interpreter.run(base, "x")).observation == "[1]"
+
+
+async def test_a_killed_last_child_leaves_the_state_before(interpreter):
+    base = (await interpreter.run(None, "import os\nx = 1")).state
+    killed = await last_child(interpreter, base, "x = 2\nimport os\nos._exit(3)")
+    assert killed.observation.endswith("exit status 3") and killed.state is base and base.shared
+    assert (await last_child(interpreter, base, "x")).observation == "1"
+    assert pid(base)  # somebody else may go on from it too
+
+
+async def test_after_a_long_path_the_state_is_kept(interpreter):
+    base = (await interpreter.run(None, "import time\ntime.sleep(1.1)")).state
+    assert (await last_child(interpreter, base, "3")).observation == "3" and pid(base)
+
+
 async def test_siblings_and_questions_do_not_see_each_other(interpreter):
-    base = (await interpreter.run(None, "x = [1]")).state
+    base = (await interpreter.run(None, "import os\nx = [1]")).state
     first, second = await asyncio.gather(
         interpreter.run(base, "x.append(2); import sympy; sympy.zeta = None; x"),
         interpreter.run(base, "x.append(3); import sympy; print(x, sympy.zeta(2))"),
@@ -215,7 +321,7 @@ async def test_evicted_states_are_rebuilt_unnoticed():
 
 async def test_a_state_is_evicted_only_after_its_descendants():
     async with ForkInterpreter(max_states=4, preload=()) as small:
-        base = (await small.run(None, "x = [0]")).state
+        base = (await small.run(None, "import os\nx = [0]")).state
         middle = (await small.run(base, "x.append(1)")).state
         leaves = [(await small.run(parent, f"x.append({i})")).state for i in range(2, 8) for parent in (middle, base)]
         assert base.node.alive() and middle.node.alive() and len(small._live) == 4
@@ -235,7 +341,7 @@ async def test_states_share_the_memory_of_the_preloaded_modules(interpreter):
 
 
 async def test_a_dead_process_is_rebuilt_unnoticed(interpreter):
-    base = (await interpreter.run(None, "x = 6")).state
+    base = (await interpreter.run(None, "import os\nx = 6")).state
     child = (await interpreter.run(base, "x += 1")).state
     for state in (base, child):
         state.node.process.signal(signal.SIGKILL)
@@ -297,7 +403,7 @@ def test_a_heap_with_free_space_is_shared_or_left_alone(slack):
 
 
 async def test_states_are_released_with_their_handles(interpreter):
-    base = (await interpreter.run(None, "x = 1")).state
+    base = (await interpreter.run(None, "import os\nx = 1")).state
     states = [await interpreter.run(base, f"y = {i}") for i in range(5)]
     count = len(interpreter._live)
     del states
@@ -310,7 +416,7 @@ async def test_states_are_released_with_their_handles(interpreter):
 
 
 async def test_hundreds_in_flight(interpreter):
-    base = (await interpreter.run(None, "x = 10")).state
+    base = (await interpreter.run(None, "import os\nx = 10")).state
     runs = await asyncio.gather(*(interpreter.run(base, f"x + {i}") for i in range(200)))
     assert [run.observation for run in runs] == [str(10 + i) for i in range(200)]
 
@@ -318,7 +424,7 @@ async def test_hundreds_in_flight(interpreter):
 async def test_the_end_of_a_process_is_told_however_busy_its_parent():
     """The parent buries a child only when its end has been noted, or the observation would depend on the schedule."""
     async with ForkInterpreter(workers=8) as busy:
-        base = (await busy.run(None, "x = 3")).state
+        base = (await busy.run(None, "import os\nx = 3")).state
         ends = await asyncio.gather(*(busy.run(base, "import os\nos._exit(x)") for _ in range(200)))
         assert {end.observation for end in ends} == {
             "ProcessError: the snippet ended its own process with exit status 3"
@@ -330,7 +436,7 @@ async def test_the_end_of_a_process_is_told_however_busy_its_parent():
 
 
 async def test_a_cancelled_snippet_leaves_nothing(interpreter):
-    base = (await interpreter.run(None, "x = 1")).state
+    base = (await interpreter.run(None, "import os\nx = 1")).state
     task = asyncio.create_task(interpreter.run(base, "open('f', 'w').write('x')\nwhile True: pass"))
     await asyncio.sleep(1)
     task.cancel()

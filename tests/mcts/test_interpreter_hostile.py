@@ -52,14 +52,23 @@ async def attack(interpreter: ForkInterpreter, base: State, category: str, name:
     """What went wrong with one snippet of the corpus, "" if nothing did."""
     expected, code = HOSTILE[category][name]
     async with asyncio.timeout(HANG_SECONDS):
-        execution = await interpreter.run(base, code)
+        own = (await interpreter.run(base, "")).state
+        own.announce(1)
+        execution, in_place = await asyncio.gather(interpreter.run(base, code), interpreter.run(own, code))
         seen = await look(interpreter, base, BYSTANDER), await look(interpreter, None, "x = 0\n" + BYSTANDER)
-        await interpreter.run(execution.state, "1")  # whatever it left behind can at least not hang the search
+        for left in (execution.state, in_place.state):
+            left.announce(1)
+            await interpreter.run(left, "1")  # whatever it left behind can at least not hang the search
     wrong = []
-    if not re.search(expected, execution.observation, re.DOTALL):
-        wrong.append(f"observation {execution.observation[:200]!r}")
-    if len(execution.observation) > 10_100:
-        wrong.append("an observation without bounds")
+    for one in (execution, in_place):
+        if not re.search(expected, one.observation, re.DOTALL):
+            wrong.append(f"observation {one.observation[:200]!r}")
+        if len(one.observation) > 10_100:
+            wrong.append("an observation without bounds")
+    if in_place.state is own and "a snippet may have" not in in_place.observation:
+        back = await look(interpreter, own, BYSTANDER)
+        if back != "44 []":
+            wrong.append(f"the state that it ran in came back as {back[:200]!r}")
     if seen != ("44 []", "2 []"):
         wrong.append(f"bystanders saw {seen[0][:200]!r} and {seen[1][:200]!r}")
     return f"{category}, {name}: {'; '.join(wrong)}" if wrong else ""
@@ -74,11 +83,12 @@ async def assault(corpus: list[tuple[str, str]], timeout_seconds: float) -> None
         assert not any(wrong), "\n".join(filter(None, wrong))
         await interpreter.run(base, "x")
         server = interpreter._server.popen.pid
+        most = 5 + interpreter.workers  # hosts of states that are values
         for _ in range(100):  # the killed take a moment to go
-            if len(alive := processes_below(server)) <= 5:
+            if len(alive := processes_below(server)) <= most:
                 break
             await asyncio.sleep(0.1)
-        assert len(alive) <= 5, f"{len(alive)} processes are alive, for one state"
+        assert len(alive) <= most, f"{len(alive)} processes are alive, for one state"
     assert not processes_below(server)
 
 
