@@ -284,19 +284,19 @@ def search_configs(paths: Sequence[Path], samples: int, keys: Sequence[str]) -> 
 
 
 def search_questions(
-    questions: Path, limit: int | None, configs: Sequence[tuple[str, RunConfig]], output: Path
+    questions: Path, limit: int | None, configs: Sequence[tuple[str, RunConfig]], output: Path, live: bool
 ) -> tuple[Path, list[Path]]:
     """Searches what is missing, and returns the sampled file with values and the files of the searches."""
     n = min(limit or 1 << 62, count_questions(questions))
     model = load_model(configs[-1][1].model_copy(update={"need_value_func": True}))
     for name, config in configs:
-        run_search(config, model, questions, n, output / f"{name}.jsonl", False)
+        run_search(config, model, questions, n, output / f"{name}.jsonl", live)
     sampled, judged = output / "sampled.jsonl", output / "judged.jsonl"
     if not judged.exists() or judged.stat().st_mtime < sampled.stat().st_mtime:
         judged.unlink(missing_ok=True)
         folder = configs[0][1].model_dir
         assert folder is not None
-        asyncio.run(rerank_file(sampled, Path(folder), judged, "value_weighted"))
+        asyncio.run(rerank_file(sampled, Path(folder), judged, "value_weighted", live))
     return judged, [output / f"{name}.jsonl" for name, _ in configs[1:]]
 
 
@@ -322,16 +322,17 @@ def search_questions(
     help="tree files of the same questions",
 )  # fmt: skip
 @options.output("folder of equal_tokens.md, equal_tokens.json, equal_tokens.png and the trees")
+@options.live
 def command(
     questions: Path | None, model: Path | None, samples: int, configs: tuple[Path, ...], overrides: tuple[str, ...],
-    limit: int | None, sampled: Path | None, searches: tuple[Path, ...], output: Path,
+    limit: int | None, sampled: Path | None, searches: tuple[Path, ...], output: Path, live: bool,
 ) -> None:  # fmt: skip
     check_matplotlib()
     if (questions is None) == (sampled is None) or (sampled is not None and not searches):
         raise UserError("expected either --questions FILE, or --sampled FILE and --searches FILE...")
     if questions is not None:
         keys = [*overrides, *([f"model_dir={json.dumps(str(model))}"] if model else [])]
-        sampled, found = search_questions(questions, limit, list(search_configs(configs, samples, keys)), output)
+        sampled, found = search_questions(questions, limit, list(search_configs(configs, samples, keys)), output, live)
         searches = tuple(found)
     assert sampled is not None
     asyncio.run(compare(sampled, searches, output))
