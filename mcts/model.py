@@ -124,16 +124,20 @@ class Expansion:
 
 @dataclass
 class Usage:
-    """What an engine did for one question (all contexts of one root), in tokens.
+    """What an engine did for one question (all contexts of one root), in tokens and seconds.
 
     prompt_tokens: the length of every prompt asked for, summed; of these `tokens_reused` came from kept key/value
     entries. tokens_computed: positions that went through the network. tokens_generated: sampled tokens.
+    prefill_seconds, decode_seconds: the question's share of the engine's time, which is divided among the positions of
+    each pass; 0 where the engine is another machine's.
     """
 
     prompt_tokens: int = 0
     tokens_computed: int = 0
     tokens_reused: int = 0
     tokens_generated: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
 
 
 class LanguageModel(Protocol):

@@ -23,14 +23,14 @@ def run(*command: str, cwd: Path = ROOT, timeout: float = 120) -> subprocess.Com
     )
 
 
-VARIABLE = ("wall_seconds", "code_seconds", "tokens_computed", "tokens_reused")
+VARIABLE = ("tokens_computed", "tokens_reused")
 """What depends on the run that a question is in: a shared prefix is charged to whoever computes it first."""
 
 
 def rows(path: Path) -> list[dict]:
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in found:
-        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE}
+        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE and "seconds" not in key}
     return found
 
 

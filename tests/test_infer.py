@@ -77,8 +77,9 @@ def run(data: Path, output: Path, *more: str) -> list[dict]:
 def read(path: Path) -> list[dict]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        for key in ("wall_seconds", "code_seconds", "tokens_computed", "tokens_reused", "fingerprint", "config"):
+        for key in ("tokens_computed", "tokens_reused", "fingerprint", "config"):
             del row["meta"][key]
+        row["meta"] = {key: value for key, value in row["meta"].items() if not key.endswith("_seconds")}
     return rows
 
 

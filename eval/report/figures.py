@@ -210,8 +210,9 @@ def draw_siblings(numbers: Numbers, figure: Any) -> None:
 def cost(paths: Sequence[Path]) -> Numbers:
     """Of each file: tokens and seconds a question, by what they were spent on. Raises UserError.
 
-    prefill: positions computed beside those that were generated. Seconds are those of a question's own clock, while
-    other questions are in flight: decoding, waiting and the host make up what is neither code nor recorded.
+    Tokens, prefill: positions computed beside those that were generated. Seconds: a question's share of the engine's
+    time, its code and its grading (both with their waiting); the rest of its own clock is the search itself and waiting
+    for an engine that serves other questions. Files of earlier versions have the code alone.
     """
     found = {}
     for path in paths:
@@ -225,7 +226,7 @@ def cost(paths: Sequence[Path]) -> Numbers:
                     "prefill": max(0.0, mean["tokens_computed"] - mean["tokens_generated"]),
                     "reused": mean["tokens_reused"],
                 },
-                "seconds": {**seconds, "engine and waiting": max(0.0, mean["wall_seconds"] - sum(seconds.values()))},
+                "seconds": {**seconds, "host and waiting": max(0.0, mean["wall_seconds"] - sum(seconds.values()))},
             }
     if not found:
         raise UserError("no costs in the files; expected trees that this version's searches wrote")

@@ -63,7 +63,8 @@ class Solver:
 
     async def _search(self, question: Question, run: int, prompt: Context) -> _Run:
         expander = self._expander(question, run)
-        search = Search(expander, expander.root(question.text, prompt), question.answers, self.grader)
+        grader = expander.counts.timed(self.grader)
+        search = Search(expander, expander.root(question.text, prompt), question.answers, grader)
         left = await self._run(search, self.config.max_total_time)
         budget = None
         if self.shared is not None:
@@ -130,27 +131,22 @@ class Solver:
     async def _predict(self, question: Question, runs: list[_Run]) -> dict[str, Any] | None:
         """Each run decides by `vote`; several runs decide by a majority of their decisions."""
         picks: list[Candidate] = []
+        grader = runs[0].counts.timed(self.grader)
         for run in runs:
-            if (own := await decide(run.candidates, self.config.vote, self.grader)) is not None:
+            if (own := await decide(run.candidates, self.config.vote, grader)) is not None:
                 if len(runs) == 1:
-                    return await self._judge(question, asdict(own))
+                    return await _judge(grader, question, asdict(own))
                 value = next(one.value for one in run.candidates if one.tag == own.tag)
                 picks.append(Candidate(own.final_answer, value, own.tag, own.run))
-        decision = await decide(picks, "majority", self.grader)
-        return None if decision is None else await self._judge(question, asdict(decision))
-
-    async def _judge(self, question: Question, prediction: dict[str, Any]) -> dict[str, Any]:
-        """Adds whether the answer is right, where the question comes with its answer (null: undecided)."""
-        if question.answers and self.grader is not None:
-            prediction["correct"] = await self.grader(question.answers, prediction["final_answer"])
-        return prediction
+        decision = await decide(picks, "majority", grader)
+        return None if decision is None else await _judge(grader, question, asdict(decision))
 
     def _describe(self, question: Question, runs: list[_Run], usage: Usage, seconds: float) -> dict[str, Any]:
         counts: dict[str, Any] = asdict(usage)
         for run in runs:
             for key, amount in asdict(run.counts).items():
                 counts[key] = counts.get(key, 0) + amount
-        counts["code_seconds"] = round(counts["code_seconds"], 6)
+        counts |= {key: round(amount, 6) for key, amount in counts.items() if key.endswith("_seconds")}
         failures = sum((run.failures for run in runs), Counter[str]())
         return {
             "index": question.index,
@@ -175,6 +171,13 @@ class _Run:
     timed_out: bool
     stopped: str | None
     budget: dict[str, Any] | None
+
+
+async def _judge(grader: Grader | None, question: Question, prediction: dict[str, Any]) -> dict[str, Any]:
+    """Adds whether the answer is right, where the question comes with its answer (null: undecided)."""
+    if question.answers and grader is not None:
+        prediction["correct"] = await grader(question.answers, prediction["final_answer"])
+    return prediction
 
 
 def _why_not(runs: Sequence[_Run]) -> str:

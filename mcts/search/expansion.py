@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,22 @@ class Counts:
     """Code runs."""
     code_seconds: float = 0.0
     """Wall time of the code itself."""
+    grading_seconds: float = 0.0
+    """Wall time until answers were graded, for rewards and votes."""
+
+    def timed(self, grader: Grader | None) -> Grader | None:
+        """`grader`, with its time counted."""
+        if grader is None:
+            return None
+
+        async def judge(answers: str | Sequence[str], prediction: str) -> bool | None:
+            started = time.monotonic()
+            try:
+                return await grader(answers, prediction)
+            finally:
+                self.grading_seconds += time.monotonic() - started
+
+        return judge
 
 
 def finite(value: float) -> float:

@@ -19,7 +19,15 @@ class UsageCounter:
         return self._of.get(root, Usage())
 
     def count(
-        self, context: Context, *, prompt: int = 0, reused: int = 0, decoded: int = 0, generated: int = 0
+        self,
+        context: Context,
+        *,
+        prompt: int = 0,
+        reused: int = 0,
+        decoded: int = 0,
+        generated: int = 0,
+        prefill_seconds: float = 0.0,
+        decode_seconds: float = 0.0,
     ) -> None:
         """Adds a request. reused: prompt tokens from kept entries; decoded: generated tokens that were fed back."""
         *_, root = context.segments()
@@ -28,3 +36,5 @@ class UsageCounter:
             usage.tokens_reused += reused
             usage.tokens_computed += prompt - reused + decoded
             usage.tokens_generated += generated
+            usage.prefill_seconds += prefill_seconds
+            usage.decode_seconds += decode_seconds

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "models/tiny/data/heldout.jsonl"
 CONFIG = ROOT / "configs/tiny/sbs_3_5.yaml"
 QUESTIONS = int(os.environ.get("ARBOR_RAY_QUESTIONS", "300"))
-VARIABLE = ("wall_seconds", "code_seconds", "tokens_computed", "tokens_reused")
+VARIABLE = ("tokens_computed", "tokens_reused")
 PATIENCE_SECONDS = 600.0
 
 
@@ -48,7 +48,7 @@ def start(output: Path, *more: object) -> subprocess.Popen[str]:
 def rows(path: Path) -> list[dict[str, Any]]:
     found = [json.loads(line) for line in path.read_bytes().splitlines()]
     for row in found:
-        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE}
+        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE and "seconds" not in key}
     return found
 
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "models/tiny/data/heldout.jsonl"
 CONFIG = str(ROOT / "configs/tiny/sbs_3_5.yaml")
 LIMIT = 11
-VARIABLE = ("wall_seconds", "code_seconds", "tokens_computed", "tokens_reused")
+VARIABLE = ("tokens_computed", "tokens_reused")
 
 
 def start(*arguments: object) -> subprocess.Popen[str]:
@@ -46,7 +46,7 @@ def solve(output: Path, *more: object, limit: int = LIMIT) -> subprocess.Complet
 def rows(path: Path) -> list[dict]:
     found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in found:
-        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE}
+        row["meta"] = {key: value for key, value in row["meta"].items() if key not in VARIABLE and "seconds" not in key}
     return found
 
 

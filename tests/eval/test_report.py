@@ -112,7 +112,10 @@ def test_cost_is_split_into_what_is_recorded(tmp_path: Path) -> None:
     record = plain("Q", "1", "1") | {"meta": meta}
     found = cost([write(tmp_path / "t.jsonl", record)])["t"]
     assert found["tokens"] == {"decode": 30, "prefill": 20, "reused": 9}
-    assert found["seconds"] == {"code": 0.5, "engine and waiting": 1.5}
+    assert found["seconds"] == {"code": 0.5, "host and waiting": 1.5}
+    meta |= {"prefill_seconds": 0.25, "decode_seconds": 0.5, "grading_seconds": 0.25}
+    found = cost([write(tmp_path / "u.jsonl", record | {"meta": meta})])["u"]
+    assert found["seconds"] == {"code": 0.5, "prefill": 0.25, "decode": 0.5, "grading": 0.25, "host and waiting": 0.5}
 
 
 def test_rounds_are_read_from_their_report(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
 
 import pytest_asyncio
 
@@ -91,3 +92,8 @@ def make_solver(model: ScriptedModel, interpreter: ForkInterpreter, seed: int = 
 
 def ask(text: str = "What is it?", index: int = 0, **item: object) -> Question:
     return Question(index, {"question": text, **item}, f"test:{index}")
+
+
+def without_seconds(meta: dict[str, Any]) -> dict[str, Any]:
+    """What stays the same when a question is searched again."""
+    return {key: value for key, value in meta.items() if not key.endswith("_seconds")}

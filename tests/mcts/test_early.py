@@ -18,7 +18,7 @@ from mcts.search.driver import run_file
 from mcts.search.early import Early, decided
 from mcts.trees.file import TreeWriter
 from mcts.trees.node import Node
-from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver
+from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver, without_seconds
 
 SHAPE = {"mode": "mcts", "n_generate_sample": 3, "iterations": 24, "need_value_func": True, "max_depth": 4}
 
@@ -174,7 +174,7 @@ async def run_questions(path: Path, seed: int, in_flight: int, count: int = 10) 
     await asyncio.wait_for(run_file(solver, questions, writer, in_flight, lambda record: None), 60)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     for row in rows:
-        del row["meta"]["wall_seconds"]
+        row["meta"] = without_seconds(row["meta"])
     return rows
 
 

@@ -18,7 +18,7 @@ from mcts.trees.file import TreeWriter, read_tree_lines, unfinished_output
 from mcts.trees.record import TreeError, from_record
 from models.training.imitation import read_rows
 from tests.conftest import write_jsonl
-from tests.mcts.conftest import ScriptedModel, final_step, make_solver
+from tests.mcts.conftest import ScriptedModel, final_step, make_solver, without_seconds
 
 NODE = {"text": "", "value": -100}
 
@@ -91,8 +91,7 @@ async def _run(
 def _without_seconds(path: Path) -> list[dict]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     for row in rows:
-        row["meta"].pop("wall_seconds")
-        row["meta"].pop("code_seconds")
+        row["meta"] = without_seconds(row["meta"])
     return rows
 
 

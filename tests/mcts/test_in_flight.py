@@ -11,7 +11,7 @@ import pytest
 from mcts.interpreter import ForkInterpreter
 from mcts.search.rules import note_in_flight, puct, select
 from mcts.trees.node import Node
-from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver
+from tests.mcts.conftest import RandomModel, ScriptedModel, ask, code_step, final_step, make_solver, without_seconds
 
 RULES = ("virtual_loss", "unobserved")
 
@@ -94,8 +94,7 @@ async def search(interpreter: ForkInterpreter, seed: int, latencies: int | None,
     model = Late(seed, latencies)
     shape = {"mode": "mcts", "n_generate_sample": 3, "iterations": 30, "need_value_func": True, "max_depth": 5}
     record = await make_solver(model, interpreter, **shape | keys).solve(ask(answer="7"))
-    for key in ("wall_seconds", "code_seconds"):
-        del record["meta"][key]
+    record["meta"] = without_seconds(record["meta"])
     return record, model
 
 

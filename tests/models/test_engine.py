@@ -70,6 +70,22 @@ async def test_a_continued_sample_computes_no_token_twice(model_folder: Path) ->
     assert engine.usage(root).tokens_computed == engine.totals.tokens_computed
 
 
+async def test_the_engines_time_is_divided_among_its_questions(model_folder: Path) -> None:
+    engine = TransformersModel.load(model_folder)
+    roots = [Context(None, engine.encode_prompt(f"{PROMPT} {index}")) for index in range(6)]
+    await asyncio.gather(*(engine.sample(root, 5, Sampling(1.0, max_tokens=20, key=(0,))) for root in roots))
+    await asyncio.gather(*(engine.evaluate(Context(root, engine.encode("x"))) for root in roots))
+    usages = [engine.usage(root) for root in roots]
+    assert all(usage.prefill_seconds > 0 and usage.decode_seconds > 0 for usage in usages)
+    for own, all_of_them in (
+        (sum(usage.prefill_seconds for usage in usages), engine.totals.prefill_seconds),
+        (sum(usage.decode_seconds for usage in usages), engine.totals.decode_seconds),
+    ):
+        assert own == pytest.approx(all_of_them)
+    billed = engine.totals.prefill_seconds + engine.totals.decode_seconds
+    assert 0.5 * engine.totals.busy_seconds < billed <= engine.totals.busy_seconds
+
+
 async def test_samples_that_agree_share_their_computation(model_folder: Path) -> None:
     engine = TransformersModel.load(model_folder)
     root = Context(None, engine.encode_prompt(PROMPT))

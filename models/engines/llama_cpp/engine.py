@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -325,6 +326,7 @@ class LlamaCppModel:
         source, known = self._sequences.known(ids)
         known = min(known, len(ids) - 1)
         sequence = self._sequences.take(source, known)
+        started = time.perf_counter()
         for start in range(known, len(ids) - 1, BATCH_TOKENS):
             part = ids[start : min(start + BATCH_TOKENS, len(ids) - 1)]
             places = [(token, start + i, sequence) for i, token in enumerate(part)]
@@ -335,6 +337,7 @@ class LlamaCppModel:
                     self._later(asked)
                     return []
             self._sequences.append(sequence, part)
+        self.counter.count(asked[0][0].context, prefill_seconds=time.perf_counter() - started)
         for position, (request, _) in enumerate(asked):
             self.counter.count(request.context, prompt=len(ids), reused=len(ids) if position else known)
         members = [self._member(request, index) for request, wave in asked for index in wave]
@@ -361,6 +364,7 @@ class LlamaCppModel:
             self._logits = torch.empty(0, self.weights.vocab_size)
             return True
         places = [(row.token, int(self._sequences.length[row.sequence]), row.sequence) for row in rows]
+        started = time.perf_counter()
         if not self.weights.decode(places, outputs=True, states=self.head is not None and bool(new)):
             return False
         for row in rows:
@@ -368,8 +372,11 @@ class LlamaCppModel:
         for row in new:
             for request, _ in row.asked:
                 self._sequences.hold(row.sequence, request.context)
+        each = (time.perf_counter() - started) / len(rows)
+        for row in new:
+            self.counter.count(row.asked[0][0].context, prefill_seconds=each)
         for row in self._rows:
-            self.counter.count(row.members[0].request.context, decoded=1)
+            self.counter.count(row.members[0].request.context, decoded=1, decode_seconds=each)
         if self.head is not None and new:
             with torch.inference_mode():
                 values = self.head(self.weights.states(len(new))).tolist()

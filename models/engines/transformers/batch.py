@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -50,6 +51,12 @@ class Request:
             usage.tokens_reused += reused
             usage.tokens_generated += generated
 
+    def bill(self, prefill: float, decode: float) -> None:
+        """Adds seconds to the usages."""
+        for usage in self.usages:
+            usage.prefill_seconds += prefill
+            usage.decode_seconds += decode
+
     @property
     def expansion(self) -> Expansion:
         return Expansion(self.value, tuple(self.samples[index] for index in range(self.n)))
@@ -74,7 +81,8 @@ class Prompt:
 
 @dataclass(eq=False)
 class Member:
-    """One sample in the making. ending: whether a token may end it, for tokens that were seen before."""
+    """One sample in the making. ending: whether a token may end it, for tokens that were seen before.
+    since: the seconds that each sample had cost when this one began (`Batch._bill`)."""
 
     request: Request
     index: int
@@ -82,6 +90,7 @@ class Member:
     style: Style
     draft: Draft
     ending: dict[int, bool]
+    since: float = 0.0
 
 
 @dataclass(eq=False)
@@ -110,6 +119,9 @@ class Batch:
         self.pages = Pages(network.shape, network.dtype, network.device)
         self.store = ContextStore(self.pages, max_kept_tokens, max_idle_tokens)
         self._tails = Tails(network.shape, network.dtype, network.device)
+        self._decode_seconds = 0.0  # of a sample that has run from the beginning
+        self._entered: list[Member] = []  # in this step
+        self._left: list[Member] = []
         self._room = PREFILL_TOKENS.get(network.device.type, PREFILL_TOKENS["cuda"])
 
     @property
@@ -122,17 +134,21 @@ class Batch:
         for row in self.rows:
             self.pages.release(row.pages)
         self.rows.clear()
+        self._entered.clear()
+        self._left.clear()
 
     def step(self, admitted: Sequence[Request]) -> list[Request]:
         """Computes `admitted` and one position of everything that runs; returns what is finished."""
         finished: list[Request] = []
+        started = time.perf_counter()
         with torch.inference_mode():
             self.store.collect()
             self._drop_cancelled()
             self._turn_over()
             ready, missing = self._look_up(admitted)
             logits = []
-            decoding = len(self.rows)
+            rows = decoding = len(self.rows)
+            running = self.running
             for blocks in _packed(missing, self._room) or ([[]] if decoding else []):
                 logits.append(self._compute(decoding, blocks, finished))
                 decoding = 0
@@ -146,7 +162,23 @@ class Batch:
                     logits.append(kept.logits[None])
             if self.rows:
                 finished += self._draw(torch.cat(logits))
+        self._bill(time.perf_counter() - started, missing, rows, running)
         return finished
+
+    def _bill(self, seconds: float, prompts: Sequence[Prompt], rows: int, running: int) -> None:
+        """Divides the time of a step among its positions: those of a prompt go to who asked for it first, those of the
+        rows to the samples that were running, in equal parts. What a sample pays is a difference of running sums."""
+        sizes = [prompt.context.length - prompt.start for prompt in prompts]
+        each = seconds / max(1, sum(sizes) + rows)
+        for prompt, size in zip(prompts, sizes, strict=True):
+            prompt.requests[0].bill(each * size, 0.0)
+        self._decode_seconds += each * rows / max(1, running)
+        for member in self._entered:
+            member.since = self._decode_seconds
+        for member in self._left:
+            member.request.bill(0.0, self._decode_seconds - member.since)
+        self._entered.clear()
+        self._left.clear()
 
     # --- prompts
 
@@ -270,6 +302,7 @@ class Batch:
             for index in range(request.n):
                 draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
                 members.append(Member(request, index, noise(params.key, index), style, draft, ending))
+        self._entered += members
         self.rows.append(Row(members, paged))
         self._tails.reserve(len(self.rows))
 
@@ -312,6 +345,7 @@ class Batch:
         assert sample.context is not None
         self.store.put(sample.context, self._cut(at))
         request.samples[member.index] = sample
+        self._left.append(member)
         return [request] if len(request.samples) == request.n else []
 
     def _cut(self, at: int) -> Kept:
@@ -378,6 +412,7 @@ class Batch:
             for request in {member.request for member in row.members if member.request.cancelled}:
                 request.count(computed=request.decoded)
                 request.decoded = 0
+            self._left += [member for member in row.members if member.request.cancelled]
             row.members = [member for member in row.members if not member.request.cancelled]
             if not row.members:
                 holes.append(at)
