@@ -28,6 +28,8 @@ Samples = list[tuple[str, float]]
 Work = tuple[Node, list[tuple[str, Samples]], Markup]
 """A tree, of some of its leaves the tag and the samples, and what reads them."""
 
+VALUED = 8  # prompts whose values are computed in one pass: whole prompts, padded, take memory
+
 Pool = Callable[[list[Work]], Iterable[Node]]
 
 
@@ -37,6 +39,58 @@ class BatchModel(Protocol):
     def steps(self, prompts: Sequence[str], n: int) -> list[Samples]: ...
 
     def values(self, prompts: Sequence[str]) -> list[float]: ...
+
+
+class Stock:
+    """`transformers.generate` and the model's own forward pass, called for all prompts of a round."""
+
+    def __init__(self, config: Any, stop: Sequence[str]) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        from models.engines.value_head import load_value_head
+
+        folder = config.model_dir
+        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self.head, self.config, self.stop = load_value_head(folder).eval(), config, list(stop)
+        self.generated = self.computed = 0
+        torch.manual_seed(0)
+
+    def steps(self, prompts: Sequence[str], n: int) -> list[list[tuple[str, float]]]:
+        import torch
+
+        given = self.tokenizer(list(prompts), return_tensors="pt", padding=True)  # [B, T]
+        with torch.inference_mode():
+            made = self.network.generate(
+                **given, do_sample=True, temperature=self.config.temperature, top_k=0, num_return_sequences=n,
+                max_new_tokens=self.config.max_tokens, stop_strings=self.stop, tokenizer=self.tokenizer,
+                output_logits=True, return_dict_in_generate=True, pad_token_id=self.tokenizer.pad_token_id,
+            )  # fmt: skip
+            new = made.sequences[:, given.input_ids.shape[1] :]  # [B · n, T]
+            logprobs = torch.stack(made.logits, 1).log_softmax(-1).gather(-1, new[..., None])[..., 0]  # [B · n, T]
+        real = new != self.tokenizer.pad_token_id
+        self.generated += int(real.sum())
+        self.computed += int(given.attention_mask.sum()) * n + int(real.sum())
+        texts = [self._cut(text) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        sums = (logprobs * real).sum(-1).tolist()
+        pairs = list(zip(texts, sums, strict=True))
+        return [pairs[i * n : (i + 1) * n] for i in range(len(prompts))]
+
+    def _cut(self, text: str) -> str:
+        return text[: min((at for stop in self.stop if (at := text.find(stop)) >= 0), default=len(text))]
+
+    def values(self, prompts: Sequence[str]) -> list[float]:
+        import torch
+
+        found: list[float] = []
+        for at in range(0, len(prompts), VALUED):
+            given = self.tokenizer(list(prompts[at : at + VALUED]), return_tensors="pt", padding=True)
+            with torch.inference_mode():
+                hidden = self.network.base_model(**given).last_hidden_state[:, -1]  # [B, D]
+                found += self.head(hidden).tolist()
+            self.computed += int(given.attention_mask.sum())
+        return found
 
 
 def prompt_of(markup: Markup, question: str, node: Node) -> str:

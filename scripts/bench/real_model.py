@@ -20,7 +20,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,67 +76,15 @@ async def search(options: argparse.Namespace, engine: str) -> dict[str, float]:
     return {"questions": len(questions), "seconds": seconds, **counts}
 
 
-class Stock:
-    """`transformers.generate` and the model's own forward pass, called for all prompts of a round."""
-
-    def __init__(self, options: argparse.Namespace, config: Any, stop: Sequence[str]) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
-        from models.engines.value_head import load_value_head
-
-        folder = config.model_dir
-        self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        self.network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.head, self.config, self.stop = load_value_head(folder).eval(), config, list(stop)
-        self.generated = self.computed = 0
-        torch.manual_seed(0)
-
-    def steps(self, prompts: Sequence[str], n: int) -> list[list[tuple[str, float]]]:
-        import torch
-
-        given = self.tokenizer(list(prompts), return_tensors="pt", padding=True)  # [B, T]
-        with torch.inference_mode():
-            made = self.network.generate(
-                **given, do_sample=True, temperature=self.config.temperature, top_k=0, num_return_sequences=n,
-                max_new_tokens=self.config.max_tokens, stop_strings=self.stop, tokenizer=self.tokenizer,
-                output_logits=True, return_dict_in_generate=True, pad_token_id=self.tokenizer.pad_token_id,
-            )  # fmt: skip
-            new = made.sequences[:, given.input_ids.shape[1] :]  # [B · n, T]
-            logprobs = torch.stack(made.logits, 1).log_softmax(-1).gather(-1, new[..., None])[..., 0]  # [B · n, T]
-        real = new != self.tokenizer.pad_token_id
-        self.generated += int(real.sum())
-        self.computed += int(given.attention_mask.sum()) * n + int(real.sum())
-        texts = [self._cut(text) for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        sums = (logprobs * real).sum(-1).tolist()
-        pairs = list(zip(texts, sums, strict=True))
-        return [pairs[i * n : (i + 1) * n] for i in range(len(prompts))]
-
-    def _cut(self, text: str) -> str:
-        return text[: min((at for stop in self.stop if (at := text.find(stop)) >= 0), default=len(text))]
-
-    def values(self, prompts: Sequence[str]) -> list[float]:
-        import torch
-
-        found: list[float] = []
-        for at in range(0, len(prompts), 8):
-            given = self.tokenizer(list(prompts[at : at + 8]), return_tensors="pt", padding=True)
-            with torch.inference_mode():
-                hidden = self.network.base_model(**given).last_hidden_state[:, -1]  # [B, D]
-                found += self.head(hidden).tolist()
-            self.computed += int(given.attention_mask.sum())
-        return found
-
-
 def lock_step(options: argparse.Namespace) -> dict[str, float]:
     """What `options.rival_questions` questions took by the published schedule."""
     from arbor.assembly import load_markup
-    from scripts.bench.published import LockStep, pool
+    from scripts.bench.published import LockStep, Stock, pool
 
     config = configuration(options, "transformers")
     markup = load_markup(config)
     texts = [question.item["question"] for question in load_questions(options, options.rival_questions)]
-    model = Stock(options, config, markup.stop)
+    model = Stock(config, markup.stop)
     rival = LockStep(model, markup, texts, pool()[1])
     if options.method == "sbs":
         rival.step_beam(config.step_beam_width, config.n_generate_sample, config.max_depth)
