@@ -264,6 +264,8 @@ class LlamaCppModel:
         """The next step's new requests and which of their samples: what fits, and no two prompts that would compute
         the same beginning."""
         room = self.max_rows - sum(len(row.members) for row in self._rows)
+        # Steps of questions that have begun go first: where a question ends, its cells are free.
+        self._pending = deque(sorted(self._pending, key=lambda request: request.context.parent is None))
         admitted: list[tuple[Request, list[int]]] = []
         later: list[Request] = []
         starts: set[tuple[int, ...]] = set()
