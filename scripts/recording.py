@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=100, help="held-out problems (default 100)")
     parser.add_argument("--output", type=Path, default=ROOT / "docs/figures/live.svg")
     arguments = parser.parse_args()
+    if shutil.which("termtosvg") is None:
+        parser.error("termtosvg is not installed: pip install termtosvg")
     with tempfile.TemporaryDirectory() as folder:
         shown = f"{COMMAND} --limit {arguments.limit}"
         words = [sys.executable, "-m", *shlex.split(shown), "--output", f"{folder}/trees.jsonl"]
