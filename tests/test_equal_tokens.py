@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from arbor.commands.equal_tokens import distinct_tokens
+from eval.report.columns import distinct_tokens
 from mcts.trees.node import Node
 from mcts.trees.record import to_record
 from tests.conftest import write_jsonl
@@ -84,8 +84,11 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, change, words: list[st
 
 
 def test_shared_beginnings_are_counted_once() -> None:
-    assert distinct_tokens([(1, 2, 3), (1, 2, 4, 5), (1, 2, 3)]) == 5
-    assert distinct_tokens([(1, 2), (3,)]) == 3
+    def trees(*runs: tuple[int, ...]) -> list[dict]:
+        return [{"0": {"token_ids": run[:1]}, "0.0": {"token_ids": run[1:]}} for run in runs]
+
+    assert distinct_tokens(trees((1, 2, 3), (1, 2, 4, 5), (1, 2, 3))) == 5
+    assert distinct_tokens(trees((1, 2), (3,))) == 3
 
 
 def test_questions_are_searched_once_and_compared_by_family(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from arbor.commands import _options as options
 from arbor.commands.demo import search as run_search
 from arbor.commands.rerank import rerank_file
 from eval.data.questions import count_questions
+from eval.report.columns import distinct_tokens
 from eval.report.figures import FIGURES, check_matplotlib, draw
 from eval.report.scores import mcnemar, wilson
 from eval.report.table import markdown_table
@@ -38,7 +39,7 @@ from mcts.errors import UserError
 from mcts.jsonl import write_text_whole, write_whole
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
-from mcts.trees.node import NOT_EVALUATED, Node, walk
+from mcts.trees.node import NOT_EVALUATED, walk
 from models.engines.config import RunConfig, load_config
 
 Right = dict[int, list[bool]]  # question → of each try, whether its answer is right
@@ -72,14 +73,14 @@ class Row:
 
 @dataclass
 class Question:
-    """What a file says of a question. runs: the answer of each sampled solution, equal answers under one text; ids: the
-    token ids of each; tokens, computed: of all runs together; verdicts: text → whether it is right."""
+    """What a file says of a question. runs: the answer of each sampled solution, equal answers under one text; trees:
+    the token ids of each, by tag; tokens, computed: of all runs together; verdicts: text → whether it is right."""
 
     family: str
     tokens: float
     computed: float
     runs: list[Candidate | None]
-    ids: list[tuple[int, ...]]
+    trees: list[dict[str, Any]]
     verdicts: dict[str, bool]
 
 
@@ -87,11 +88,11 @@ async def read_sampled(path: Path) -> dict[int, Question]:
     """Raises UserError for a file without answers or with a single run a question."""
     found = {}
     for where, record in read_tree_lines(path):
-        index, answers, runs, ids = index_of(where, record), gold_answers(where, record), [], []
+        index, answers, runs, trees = index_of(where, record), gold_answers(where, record), [], []
         for run, root in enumerate(read_roots(where, record)):
             leaf = next((node for node in walk(root) if node.answered and not node.children), None)
             runs.append(None if leaf is None else Candidate(leaf.final_answer, leaf.value, leaf.tag, run))
-            ids.append(ids_of(root))
+            trees.append({node.tag: {"token_ids": node.token_ids} for node in walk(root)})
         if len(runs) < 2:
             raise UserError(f"{path}: one run a question; expected several (n_runs)")
         runs = await unified(runs)
@@ -99,7 +100,7 @@ async def read_sampled(path: Path) -> dict[int, Question]:
         verdicts = {text: bool(await grade(answers, text)) for text in sorted(texts)}
         meta = record["meta"]
         computed = meta.get("tokens_computed", float("nan"))
-        found[index] = Question(family_of(record), meta["tokens_generated"], computed, runs, ids, verdicts)
+        found[index] = Question(family_of(record), meta["tokens_generated"], computed, runs, trees, verdicts)
     return found
 
 
@@ -118,21 +119,6 @@ def differ(first: str, second: str) -> bool:
     """Whether two answers are different whole numbers: what needs no grader."""
     whole = [text.strip().removeprefix("-").isdecimal() for text in (first, second)]
     return all(whole) and int(first) != int(second)
-
-
-def ids_of(root: Node) -> tuple[int, ...]:
-    """The token ids of a run, prompt included."""
-    return tuple(itertools.chain(root.token_ids, *(node.token_ids for node in walk(root) if node is not root)))
-
-
-def distinct_tokens(paths: Iterable[tuple[int, ...]]) -> int:
-    """How many tokens go through the network where what paths begin with is shared."""
-    ordered = sorted(paths)
-    common = (
-        sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
-        for first, second in itertools.pairwise(ordered)
-    )
-    return sum(map(len, ordered)) - sum(common)
 
 
 def family_of(record: dict[str, Any]) -> str:
@@ -177,7 +163,7 @@ class Sampled:
 
     def computed(self, k: int) -> float:
         """Tokens computed a question by the first k runs together."""
-        counts = [distinct_tokens(one.ids[:k]) for one in self.questions.values()]
+        counts = [distinct_tokens(one.trees[:k]) for one in self.questions.values()]
         return sum(counts) / len(counts)
 
 

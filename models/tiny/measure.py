@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from mcts.errors import UserError
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import NOT_EVALUATED, Node
 from models.tiny.problems import SEEDS, SPLITS, Problem, generate
@@ -107,7 +108,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--split", choices=tuple(SPLITS), default="test")
     options = parser.parse_args(arguments)
     problems = {one.question: one for one in generate(options.seed, options.n, options.split, "chains")}
-    for family, facts in measure(options.trees, problems).items():
+    try:
+        found = measure(options.trees, problems)
+    except UserError as error:
+        parser.error(str(error))
+    for family, facts in found.items():
         print(json.dumps({"family": family, **facts}))
 
 

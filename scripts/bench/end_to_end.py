@@ -5,10 +5,11 @@
 64 questions of the embedded model and, where ARBOR_REAL_MODEL names the folder that `make test-real` prepares, 16 of
 SmolLM2-135M-Instruct (few-shot programs for the same problems), by step beam (3,5) and MCTS of 40 and 16 simulations.
 
-The engine works at one pass at a time, so the wall time is its time, prefill and decode, and the time in which it stood
-still. Of that, host is the processor time of the search's own thread (search, markup, files), as far as it fits in; the
-rest is divided between code and grading as their seconds are, and idle is what neither explains. Work beside a
-busy engine costs no wall time and is not in the division.
+The engine works at one pass at a time, so the wall time is its time and the time in which it stood still. A pass is
+divided between prefill and decode by positions, not by a clock. Of the time in which the engine stood still, host is
+the processor time of the search's own thread (search, markup, files) as far as it fits in, even where that ran beside
+the engine; the rest is divided between code and grading as their seconds are, and idle is what neither explains. So
+host is at most, code, grading and idle are at least, what is shown; the four together are exact.
 
 The rival (`scripts/bench/published.py`) calls `transformers.generate`, then the model again for the values, with whole
 prompts. It stops after a minute or two of rounds; its rate falls as prompts grow, so that flatters it.

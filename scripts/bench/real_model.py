@@ -137,6 +137,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not (options.model / "transformers" / "config.json").exists():
+        parser.error(f"--model {options.model}: no transformers/config.json in it; `make test-real` prepares runs/real")
+    if not (options.data_dir / "svamp" / "test.jsonl").exists():
+        parser.error(f"--data_dir {options.data_dir}: no svamp/test.jsonl in it")
     if options.worker:
         work = lock_step(options) if options.worker == RIVAL else asyncio.run(search(options, options.worker))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

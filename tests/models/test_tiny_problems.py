@@ -7,6 +7,7 @@ from mcts.trees.node import Node
 from mcts.trees.record import to_record
 from models.tiny.chains import LENGTHS, TRAINING_LENGTHS
 from models.tiny.demonstrations import demonstrate
+from models.tiny.measure import main as command
 from models.tiny.measure import measure
 from models.tiny.problems import DATA, FAMILIES, SEEDS, generate, main, split_of, stream
 from tests.conftest import write_jsonl
@@ -154,3 +155,9 @@ def test_success_recovery_and_rank_are_counted_on_trees(tmp_path):
     facts = measure([path], {problem.question: problem})["all"]
     assert (facts["p"], facts["steps"], facts["wrong steps that show"]) == (0.5, 4, 0.5)
     assert (facts["sibling AUC"], facts["pairs"], facts["recovery"], facts["depth"]) == (0.5, 2, 0.0, 3.0)
+
+
+def test_trees_that_are_not_there_are_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command([str(tmp_path / "none.jsonl")])
+    assert "none.jsonl: no such file" in capsys.readouterr().err.splitlines()[-1]

@@ -26,7 +26,7 @@ from mcts.model import Context, Sampling
 from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import load_value_head
 from models.training.losses import OBJECTIVES
-from models.training.settings import TrainSettings, rate_factor
+from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 from tests.conftest import save_model_folder, write_jsonl
 
@@ -492,15 +492,3 @@ def test_the_weights_of_the_lowest_held_out_loss_are_kept(folder: Path, tmp_path
     assert float(kept.weights.combine(kept.evaluate(kept.held_out))) == pytest.approx(losses[best], rel=1e-5)
     with pytest.raises(ValidationError, match="keep: best needs eval_examples"):
         settings(folder, tmp_path / "x", keep="best")
-
-
-def test_learning_rates_rise_stay_and_fall() -> None:
-    keys = {"model_dir": "", "output": "", "examples": ["x"]}
-    linear = TrainSettings(**keys, schedule="linear", warmup=0.1, decay=0.6)
-    cosine = TrainSettings(**keys, schedule="cosine", warmup=0.0, decay=1.0)
-    factors = [rate_factor(update, 100, linear) for update in range(100)]
-    assert factors[0] == pytest.approx(0.1) and set(factors[10:40]) == {1.0} and factors[-1] == pytest.approx(1 / 60)
-    falling = [rate_factor(update, 100, cosine) for update in range(100)]
-    assert falling[50] == pytest.approx(0.5) and falling == sorted(falling, reverse=True)
-    constant = TrainSettings(**keys, schedule="constant", warmup=0.0)
-    assert {rate_factor(update, 100, constant) for update in range(100)} == {1.0}
