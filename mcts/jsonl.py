@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -127,6 +127,12 @@ def write_text_whole(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all. Raises UserError."""
     with write_whole(path) as file:
         file.write(text.encode())
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSONL file, whole or not at all. Raises UserError."""
+    with write_whole(path) as file:
+        file.writelines(map(encode_line, records))
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from arbor.assembly import HELD_OUT, TINY, describe, load_model, open_writer, shown
+from arbor.assembly import HELD_OUT, describe, load_model, open_writer, shown
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from eval.data.questions import count_questions, read_questions
@@ -22,7 +22,7 @@ from eval.report.table import share, text_table
 from mcts.trees.file import read_tree_lines
 from models.engines.config import RunConfig, load_config
 
-CONFIGS = tuple(TINY / f"{name}.yaml" for name in ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts"))
+CONFIGS = ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts")
 HEAD = ("method", "accuracy", "95 %", "s/question")
 NOTE = """
 computed: tokens that went through the network, a question; reused: share of the prompts' tokens that did
@@ -48,25 +48,8 @@ def row(path: Path, seconds: float) -> list[str]:
 
 @options.command(__doc__)
 @click.option("--limit", "--n", "limit", type=options.Whole(1), default=80, help="the first N problems")
-@click.option(
-    "--questions",
-    "--qaf",
-    type=options.FILE,
-    metavar="FILE",
-    default=HELD_OUT,
-    show_default="the held-out problems",
-    help=".json or .jsonl, with answers",
-)
-@click.option(
-    "--configs",
-    "--config",
-    cls=options.Several,
-    type=options.FILE,
-    metavar="FILE...",
-    default=CONFIGS,
-    show_default="five of the embedded model",
-    help="YAML files, a row of the table each",
-)
+@options.questions(".json or .jsonl, with answers", default=HELD_OUT, show_default="the held-out problems")
+@options.configs(CONFIGS, "YAML files, a row of the table each")
 @click.option("--output", type=options.FILE, default=Path("runs/demo"), help="folder of the tree files")
 @options.live
 def command(limit: int, questions: Path, configs: tuple[Path, ...], output: Path, live: bool) -> None:

@@ -25,13 +25,12 @@ import click
 from arbor.assembly import check_output
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress
-from arbor.commands.evaluate import write_rows
 from eval.grading.grader import grade
 from eval.grading.tora import extract_tora
 from eval.report.rows import tora_fault
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
-from mcts.jsonl import read_objects
+from mcts.jsonl import read_objects, write_lines
 
 _ROUND = re.compile(
     r"```python[^\n]*\n(?P<code>(?:(?!```python).)*?)\n```\s*\n?```output\n(?P<output>.*?)\n?```", re.DOTALL
@@ -197,7 +196,7 @@ def reexecute(path: Path, timeout_seconds: float, live: bool = False) -> tuple[d
 @click.argument("files", nargs=-1, required=True, type=options.FILE, metavar="FILE...")
 @click.option("--differences", type=options.FILE, help="where every difference is listed (JSON lines)")
 @click.option("--timeout", type=float, default=5.0, help="seconds a program, as published")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+@options.as_json()
 @options.live
 def command(files: tuple[Path, ...], differences: Path | None, timeout: float, as_json: bool, live: bool) -> None:
     if not 0 < timeout < math.inf:
@@ -211,7 +210,7 @@ def command(files: tuple[Path, ...], differences: Path | None, timeout: float, a
         reports[str(path)], different = reexecute(path, timeout, live)
         listed += different
         if differences:
-            write_rows(differences, listed)
+            write_lines(differences, listed)
     if as_json:
         print(json.dumps(reports))
         return
