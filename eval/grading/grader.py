@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
@@ -172,6 +172,14 @@ def _pair(number: int, line: str) -> dict[str, Any]:
         raise BadPairs(f"line {number}: expected a JSON object with gold and prediction ({error})") from error
 
 
+def as_text(result: Mapping[str, Any]) -> str:
+    """What `grade_pairs` found, for people."""
+    lines = [f"{name:20}{count}" for name, count in result.items() if name != "misses"]
+    rows = result.get("misses", [])
+    lines += [f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})" for row in rows]
+    return "\n".join(lines)
+
+
 class BadPairs(Exception):
     """Bad input: a message for people."""
 
@@ -188,14 +196,7 @@ def main() -> int:
     except (OSError, BadPairs, UnicodeDecodeError) as error:
         print(f"{options.pairs}: {error}", file=sys.stderr)
         return 2
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return 0
-    misses = result.pop("misses", [])
-    for name, count in result.items():
-        print(f"{name:20}{count}")
-    for row in misses:
-        print(f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})")
+    print(json.dumps(result, ensure_ascii=False) if options.json else as_text(result))
     return 0
 
 
