@@ -87,8 +87,10 @@ def measure(options: argparse.Namespace) -> list[Claim]:
         found[engine] = run(options, engine)
         print(engine, json.dumps({key: round(value, 2) for key, value in found[engine].items()}), flush=True)
     what = f"{options.method}, few-shot {options.prompt}, questions a minute"
-    claims, own = [], found.pop("transformers", None)
-    for engine, one in found.items() if own else ():
+    claims: list[Claim] = []
+    if (own := found.pop("transformers", None)) is None:
+        return claims
+    for engine, one in found.items():
         claim, bar = f"{what}: {engine} beside transformers", BARS.get(engine.partition("/")[0])
         pair = one["rate"], own["rate"]
         claims.append(common.beside(claim, *pair) if bar is None else common.at_least(claim, *pair, bar))
