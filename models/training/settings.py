@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mcts.config import known
 from models.engines.folder import check_model_dir, content_hash
-from models.training.losses import OBJECTIVES, Weights
+from models.training.objectives import OBJECTIVES, Weights
 from models.training.stages import digest
 
 EXAMPLE_FILES = ("examples", "replay", "eval_examples")
