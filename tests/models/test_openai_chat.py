@@ -91,7 +91,7 @@ class Server:
     def __init__(self, folder: Path, **changes: Any) -> None:
         service, self.reference = engines(folder)
         fresh = {"replies": [], "asked": [], "headers_seen": [], "refuses": {}}
-        self.http, self.url = start(Chats, service, **fresh, **changes)
+        self.http, self.url = start(Chats, service, **(fresh | changes))
         self.handler: Any = self.http.RequestHandlerClass
 
     def model(self, **keys: Any) -> OpenAIChat:
