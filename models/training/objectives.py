@@ -65,7 +65,7 @@ class Weights:
 
     def combine(self, terms: Tensor) -> Tensor:
         """The loss from its terms [k], in the order of `names`."""
-        own = [self.policy, self.value, self.preference, self.ranking]
+        own = [getattr(self, term) for term in TERMS]
         return terms @ terms.new_tensor([*own, *(term.weight for term in self.more)])
 
     def means(self, sums: Tensor, totals: Totals) -> Tensor:
