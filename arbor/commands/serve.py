@@ -23,6 +23,7 @@ from arbor.commands import _options as options
 from arbor.commands._running import when_stopped
 from arbor.serving.limits import Limits
 from mcts.errors import UserError
+from mcts.jsonl import reading
 from models.engines.config import RunConfig, check_run
 
 
@@ -30,10 +31,8 @@ def read_keys(path: Path | None) -> list[str]:
     """The keys of a file, one a line, or of the variable ARBOR_API_KEY. Raises UserError."""
     if path is None:
         return [key] if (key := os.environ.get("ARBOR_API_KEY", "").strip()) else []
-    try:
+    with reading(path):
         keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
     if not any(keys):
         raise UserError(f"{path}: no key in it; expected one a line")
     return [key for key in keys if key]
