@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -25,7 +24,7 @@ from random import Random
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eval.data.datasets import load
-from eval.grading.grader import grade
+from eval.grading.grader import grade_all
 from eval.report.rows import read_rows
 from mcts.jsonl import read_objects
 
@@ -48,8 +47,7 @@ Pair = tuple[str, str]
 def ours(pairs: list[Pair]) -> tuple[list[bool | None], float]:
     """Verdicts and seconds, from a cold start (the workers' own start included)."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(4) as threads:
-        verdicts = [found.equal for found in threads.map(lambda pair: grade(*pair), pairs)]
+    verdicts = [found.equal for found in grade_all(pairs)]
     return verdicts, time.perf_counter() - started
 
 
