@@ -1,7 +1,7 @@
 """Long chains of dependent steps for the embedded model: a quantity that changes entry by entry, controls in brackets.
 
-Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Half
-of the entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
+Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Three
+of ten entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
 The readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
 entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong
 reading is never repaired: every later quantity is wrong too, though its remainder may agree by chance. Of the wrong
@@ -20,7 +20,7 @@ LENGTHS = range(9, 11)  # entries of a chain; the training split has shorter one
 TRAINING_LENGTHS = range(2, 11)
 LABELS = [f"{letter})" for letter in "abcdefghij"]  # of the entries, in a question and in its steps
 MODULI = (7, 9, 11)
-LOST, HARD, FACTOR = 0.5, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
+LOST, HARD, FACTOR = 0.3, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
 PLUS = 0.75  # how many of the lost signs are additions
 
 

@@ -25,7 +25,6 @@ from models.tiny.problems import SEEDS, Family, generate, stream, write
 from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
 
 HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
-KEY_VALUE_HEADS: dict[Family, int] = {"guess": 1, "chains": 4, "all": 4}  # chains copy more than guesses do
 
 
 def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
@@ -46,17 +45,17 @@ def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution
     return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, key_value_heads: int) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
         num_hidden_layers=LAYERS,
         intermediate_size=FEED_FORWARD,
         num_attention_heads=HIDDEN // HEAD_DIM,
-        num_key_value_heads=key_value_heads,
+        num_key_value_heads=1,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,  # tied ones never told `+` from `-`, which stand in the same places
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -70,7 +69,7 @@ def prepare(seed: int, output: Path, shown: int, questions: int, family: Family)
     groups = GROUPS if family == "guess" else (*GROUPS, *CHAIN_GROUPS)
     tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
-    new_model(tokenizer, KEY_VALUE_HEADS[family]).save_pretrained(output / "model")
+    new_model(tokenizer).save_pretrained(output / "model")
     with (output / "demonstrations.jsonl").open("w", encoding="utf-8") as lines:
         for solution in islice(demonstrations(seed, "policy", family), shown):
             lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
