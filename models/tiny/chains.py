@@ -123,12 +123,15 @@ def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, in
         start, modulus = rng.randint(2000, 9999), rng.choice(MODULI)
         s, multiplied = start, 0
         entries: list[Entry] = []
+        changes: set[int] = set()  # distinct ones, or two wrong readings would cancel each other
         while len(entries) < length:
             may = bool(story.factors) and multiplied < 2 and (story.factors == "*=" or s % 6 == 0)
+            before = s
             entry, s = draw_entry(rng, story, s, modulus, may)
             multiplied += entry.word == "times"
             entries.append(entry)
-            if s <= 0 or len({(one.amount, one.word) for one in entries}) < len(entries):
+            changes.add(abs(s - before))
+            if s <= 0 or len(changes) < len(entries):
                 break
         else:
             return Chain(start, modulus, tuple(entries)), s
