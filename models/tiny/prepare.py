@@ -3,7 +3,8 @@
     python -m models.tiny.prepare --family all --seed 1 --output DIR
 
 Writes DIR/model (random weights, tokenizer), DIR/demonstrations.jsonl (examples of the weak solver of
-`demonstrations.py`), DIR/questions.jsonl (problems of the training split). The seed decides everything.
+`demonstrations.py`), DIR/short.jsonl (others, of short chains: what is copied stands near, so copying is learned sooner
+and with every seed), DIR/questions.jsonl (problems of the training split). The seed decides everything.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from models.tiny.problems import SEEDS, Family, generate, stream, write
 from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
 
 HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
+SHORT = 7  # steps of a solution; four entries and what begins and ends it
 
 
 def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
@@ -70,9 +72,14 @@ def prepare(seed: int, output: Path, shown: int, questions: int, family: Family)
     tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
     new_model(tokenizer).save_pretrained(output / "model")
-    with (output / "demonstrations.jsonl").open("w", encoding="utf-8") as lines:
-        for solution in islice(demonstrations(seed, "policy", family), shown):
-            lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
+    short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
+    for name, solutions in (
+        ("demonstrations", islice(demonstrations(seed, "policy", family), shown)),
+        ("short", islice(short, shown // 4 if family != "guess" else 0)),
+    ):
+        with (output / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
+            for solution in solutions:
+                lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")
     write(generate(SEEDS["train"] + 1000 * seed, questions, "train", family), output / "questions.jsonl")
 
 
