@@ -26,7 +26,7 @@ from models.tiny.problems import SEEDS, Family, generate, stream, write
 from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
 
 HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
-SHORT = 7  # steps of a solution; four entries and what begins and ends it
+SHORT = 9  # steps of a solution: six entries and what begins and ends it
 
 
 def demonstrations(seed: int, purpose: str, family: Family) -> Iterator[Solution]:
@@ -75,7 +75,7 @@ def prepare(seed: int, output: Path, shown: int, questions: int, family: Family)
     short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
     for name, solutions in (
         ("demonstrations", islice(demonstrations(seed, "policy", family), shown)),
-        ("short", islice(short, shown // 4 if family != "guess" else 0)),
+        ("short", islice(short, shown // 2 if family != "guess" else 0)),
     ):
         with (output / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
             for solution in solutions:
