@@ -187,9 +187,10 @@ def as_json(words: str = "text") -> Callable[[Function], Function]:
     return click.option("--json", "as_json", is_flag=True, help=f"one JSON object instead of {words}")
 
 
-def questions(words: str, *names: str, **keys: Any) -> Callable[[Function], Function]:
-    """--questions and its published names: a Path."""
-    return click.option("--questions", "--qaf", *names, type=FILE, metavar="FILE", help=words, **keys)
+def questions(words: str, *names: str, several: bool = False, **keys: Any) -> Callable[[Function], Function]:
+    """--questions and its published names: a Path, or a tuple of them."""
+    kind, shown = (Several, "FILE...") if several else (click.Option, "FILE")
+    return click.option("--questions", "--qaf", *names, cls=kind, type=FILE, metavar=shown, help=words, **keys)
 
 
 def configs(names: Sequence[str], words: str) -> Callable[[Function], Function]:
