@@ -1,6 +1,7 @@
-"""The documented names of the commands; as modules (`python -m scripts.demo`) they find what they share here, too."""
+"""The documented names of the commands; as modules (`python -m scripts.demo`) they find here what they share."""
 
 import sys
-from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))
+from scripts import _checkout
+
+sys.modules["_checkout"] = _checkout
