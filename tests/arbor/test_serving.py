@@ -519,7 +519,7 @@ def test_names_stand_for_methods() -> None:
     for name, samples in (("arbor-greedy", 1), ("arbor-sbs-3-5", 5), ("arbor-mcts-9", 5), ("arbor-mcts-9-2", 2)):
         keys = method_keys(name)
         assert keys is not None and keys.get("n_generate_sample", 1) == samples
-    assert most_samples(config) == 9 * 15
+    assert most_samples(config) == (config.max_depth + 1) * 15
     for name in (
         "arbor-",
         "arbor-sbs",
