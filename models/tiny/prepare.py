@@ -64,8 +64,8 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    # AdamW moves a row by its learning rate whenever its token occurs: rows of 0.02 drown in that, and words that stand in
-    # the same places are not told apart.
+    # AdamW moves a row by its learning rate whenever its token occurs. Rows of 0.02 drown in that, and words that stand
+    # in the same places are not told apart.
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING)
     return model
 
