@@ -207,7 +207,7 @@ def test_prompts_that_do_not_fit_are_counted_and_fail_the_run_where_nothing_fits
 
 
 def wait_for_lines(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < count):
         time.sleep(0.02)
 
