@@ -3,10 +3,9 @@
 Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Three
 of ten entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
 The readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
-entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong
-reading is never repaired: every later quantity is wrong too, though its remainder may agree by chance. Of the wrong
-readings of entries with a word one in 7, 9 or 11 shows the right control, and is seen by those only who know the
-word.
+entry, changes s and prints the residual, s minus the control modulo the number: 0 where nothing speaks against the
+reading. A wrong reading is never repaired: every later quantity is wrong too, and nothing checks the whole. Of the
+wrong readings of entries with a word one in 7, 9 or 11 prints 0 as well, and is seen by those only who know the word.
 """
 
 from __future__ import annotations

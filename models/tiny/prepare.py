@@ -66,7 +66,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config)
     # AdamW moves a row by its learning rate whenever its token occurs. Rows of 0.02 drown in that, and words that stand
     # in the same places are not told apart.
-    torch.nn.init.normal_(model.get_input_embeddings().weight, std=EMBEDDING)
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING)
     return model
 
 

@@ -23,8 +23,7 @@ GROUPS = (  # what always stands together in the markup and in the code of a ste
     "f=lambda x:",
     "print(f(",
 )
-# What opens a step of a chain is one token, so the policy judges the step before it where the value head reads it.
-CHAIN_GROUPS = ("<step>\n<p>\nok, ", "<step>\n<p>\noff, ", "\nprint(s%", "print(s)", *(f"{label} " for label in LABELS))
+CHAIN_GROUPS = ("\nprint((s-", "print(s)", *(f"{label} " for label in LABELS))
 
 
 def build_tokenizer(
