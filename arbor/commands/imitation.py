@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from arbor.assembly import check_output, load_markup, load_tokenizer
+from arbor.assembly import check_output, load_markup, load_tokenizer, make_folder
 from arbor.commands import _options as options
 from mcts.errors import UserError
 from mcts.markup import MARKUPS
@@ -31,6 +31,7 @@ from models.training.imitation import Spelling, write_examples
 def command(config: RunConfig, rows: tuple[Path, ...], output: Path, learn_outputs: bool) -> None:
     from models.engines.text import Tokenizer
 
+    make_folder(output.parent)
     check_output(output, new=True)
     folder, tokenizer = load_tokenizer(config)
     if tokenizer.eos_token_id is None:

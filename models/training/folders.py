@@ -76,8 +76,12 @@ def load_policy_value(
 def build(settings: TrainSettings) -> PolicyValue:
     """The module that is trained: adapters and gradient checkpointing where the keys ask for them. Weights that are
     frozen under adapters stay in the precision that they are stored in, if the arithmetic is in 16 bits."""
-    frozen = settings.lora is not None and settings.precision != "no"
+    frozen = (settings.lora is not None or settings.frozen) and settings.precision != "no"
     module = load_policy_value(settings.model_dir, settings.value_dropout, "auto" if frozen else torch.float32)
+    if settings.frozen:
+        module.model.requires_grad_(False)
+    if settings.device == "cpu" and settings.precision == "bf16":
+        module.causal.set_attn_implementation("eager")  # torch's fused attention has a slow gradient there
     if settings.lora is not None:
         module.model = _with_adapters(module.model, settings.lora)
     if settings.gradient_checkpointing:
@@ -116,14 +120,23 @@ def save_merged(settings: TrainSettings, state: dict[str, Tensor], folder: Path)
     weights = {name: one.to(dtype) if one.is_floating_point() else one for name, one in weights.items()}
     if (broken := not_finite([*weights.items(), *head.named_parameters()])) is not None:
         return broken
+    write_folder(model, weights, head, base, folder, dtype, settings.shard_size)
+    return None
+
+
+def write_folder(
+    model: Any, weights: dict[str, Tensor], head: ValueHead, base: Path, folder: Path, dtype: torch.dtype,
+    shard_size: str = "5GB",
+) -> None:  # fmt: skip
+    """Writes a model folder with these weights, the tokenizer of `base` and a value head. It appears under its name
+    only when it is complete."""
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    model.to(dtype).save_pretrained(unfinished, state_dict=weights, max_shard_size=settings.shard_size)
+    model.to(dtype).save_pretrained(unfinished, state_dict=weights, max_shard_size=shard_size)
     load_tokenizer(base).save_pretrained(unfinished)
     save_value_head(head, unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
-    return None
 
 
 def _merged(settings: TrainSettings, state: dict[str, Tensor]) -> tuple[Any, dict[str, Tensor]]:

@@ -124,7 +124,6 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def write_examples(paths: Iterable[Path], spelling: Spelling, output: Path) -> Counter[str]:
     """Writes the examples of some files, in order, and returns counts. Raises UserError with file and line."""
     counts = Counter[str]()
-    output.parent.mkdir(parents=True, exist_ok=True)
     with write_whole(output) as lines:
         for where, row in (item for path in paths for item in read_rows(path)):
             try:

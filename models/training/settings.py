@@ -66,6 +66,7 @@ class TrainSettings(BaseModel):
     precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool = False
     lora: Lora | None = None
+    frozen: bool = False
     device: Literal["auto", "cpu"] = "auto"
     seed: int = 0
     log_every: int = Field(10, ge=1)
@@ -104,6 +105,12 @@ class TrainSettings(BaseModel):
     def _best_of_something(self) -> TrainSettings:
         if self.keep == "best" and not self.eval_examples:
             raise ValueError("keep: best needs eval_examples, whose loss says what is best")
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_learns_values(self) -> TrainSettings:
+        if self.frozen and (self.lora is not None or self.weights.policy > 0):
+            raise ValueError("frozen: only the value head learns; leave lora out and set policy_weight to 0")
         return self
 
     def inputs(self, *, length: bool = True) -> dict[str, str]:

@@ -246,6 +246,17 @@ def test_adapters_are_merged_and_checkpoints_are_sharded(folder: Path, tmp_path:
     TransformersModel.load(model, need_value=True)
 
 
+def test_the_head_learns_alone_where_the_model_is_frozen(folder: Path, tmp_path: Path) -> None:
+    keys = {"frozen": True, "policy_weight": 0.0, "value_weight": 1.0, "learning_rate": 1e-2, "value_dropout": 0.0}
+    Trainer(settings(folder, tmp_path / "out", **keys)).run()
+    base, now = load_file(folder / "base" / "model.safetensors"), weights(tmp_path / "out")
+    assert all(torch.equal(base[name], now[name]) for name in base)
+    rows = metrics(tmp_path / "out")
+    assert sum(row["value"] for row in rows[-3:]) < 0.95 * sum(row["value"] for row in rows[:3])
+    with pytest.raises(ValidationError, match="only the value head learns"):
+        settings(folder, tmp_path / "out", frozen=True)
+
+
 def test_a_published_folder_continues_training(folder: Path, tmp_path: Path) -> None:
     base = tmp_path / "published"
     shutil.copytree(folder / "base", base)
