@@ -16,70 +16,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from arbor.methods import MCTS, Greedy, Method, Sampling, StepBeam
-    from arbor.model import Model, load_model
-    from arbor.result import Cost, Result, decide, load, save
-    from arbor.solver import Solver
-    from eval.data.questions import read_questions
-    from eval.grading import Grade, Verdict, grade
-    from mcts.errors import UserError
-    from mcts.question import Question
-    from mcts.trees.node import Node
+    from arbor.methods import MCTS as MCTS
+    from arbor.methods import Greedy as Greedy
+    from arbor.methods import Method as Method
+    from arbor.methods import Sampling as Sampling
+    from arbor.methods import StepBeam as StepBeam
+    from arbor.model import Model as Model
+    from arbor.model import load_model as load_model
+    from arbor.result import Cost as Cost
+    from arbor.result import Result as Result
+    from arbor.result import decide as decide
+    from arbor.result import load as load
+    from arbor.result import save as save
+    from arbor.solver import Solver as Solver
+    from eval.data.questions import read_questions as read_questions
+    from eval.grading import Grade as Grade
+    from eval.grading import Verdict as Verdict
+    from eval.grading import grade as grade
+    from mcts.errors import UserError as UserError
+    from mcts.question import Question as Question
+    from mcts.trees.node import Node as Node
 
 __version__ = "0.2.0"
 
 _HOMES = {
-    "MCTS": "arbor.methods",
-    "Greedy": "arbor.methods",
-    "Method": "arbor.methods",
-    "Sampling": "arbor.methods",
-    "StepBeam": "arbor.methods",
-    "Model": "arbor.model",
-    "load_model": "arbor.model",
-    "Cost": "arbor.result",
-    "Result": "arbor.result",
-    "decide": "arbor.result",
-    "load": "arbor.result",
-    "save": "arbor.result",
-    "Solver": "arbor.solver",
-    "Grade": "eval.grading",
-    "Verdict": "eval.grading",
-    "grade": "eval.grading",
-    "read_questions": "eval.data.questions",
-    "Question": "mcts.question",
-    "UserError": "mcts.errors",
-    "Node": "mcts.trees.node",
+    "arbor.methods": ("MCTS", "Greedy", "Method", "Sampling", "StepBeam"),
+    "arbor.model": ("Model", "load_model"),
+    "arbor.result": ("Cost", "Result", "decide", "load", "save"),
+    "arbor.solver": ("Solver",),
+    "eval.data.questions": ("read_questions",),
+    "eval.grading": ("Grade", "Verdict", "grade"),
+    "mcts.errors": ("UserError",),
+    "mcts.question": ("Question",),
+    "mcts.trees.node": ("Node",),
 }
-
-__all__ = [
-    "MCTS",
-    "Cost",
-    "Grade",
-    "Greedy",
-    "Method",
-    "Model",
-    "Node",
-    "Question",
-    "Result",
-    "Sampling",
-    "Solver",
-    "StepBeam",
-    "UserError",
-    "Verdict",
-    "__version__",
-    "decide",
-    "grade",
-    "load",
-    "load_model",
-    "read_questions",
-    "save",
-]
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted([*_HOME, "__version__"])
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _HOME:
         raise AttributeError(f"module 'arbor' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts.config import Strategy
-from mcts.jsonl import encode_line, write_whole
+from mcts.jsonl import write_lines
 from mcts.search.offline import offline_inference, top_answer
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node
@@ -115,9 +115,7 @@ class Result:
 
 def save(path: str | Path, results: Iterable[Result]) -> None:
     """Writes results as a tree file, one line each, whole or not at all. Raises UserError where that fails."""
-    with write_whole(Path(path)) as file:
-        for result in results:
-            file.write(encode_line(result.record))
+    write_lines(Path(path), (result.record for result in results))
 
 
 def load(path: str | Path) -> list[Result]:

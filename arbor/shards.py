@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcts.errors import UserError
-from mcts.jsonl import encode_line, uninterrupted, write_whole
+from mcts.jsonl import encode_line, reading, uninterrupted, write_whole
 from mcts.question import Question
 from mcts.trees.file import torn
 from models.engines.config import RunConfig, recorded_fingerprint
@@ -196,19 +196,17 @@ _DIFFERENT = {
 def _lines(path: Path) -> Iterator[tuple[str, int, bytes]]:
     """(where, its first byte, line) of a tree file; the torn last line of a killed run is left out. Raises UserError,
     also where a run still writes the file."""
-    try:
-        with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
+        try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            begin = 0
-            for number, line in enumerate(file, start=1):
-                if torn(line):
-                    return
-                yield f"{path}:{number}", begin, line
-                begin += len(line)
-    except BlockingIOError:
-        raise UserError(f"{path}: a run is still writing it; wait for it") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        except BlockingIOError:
+            raise UserError(f"{path}: a run is still writing it; wait for it") from None
+        begin = 0
+        for number, line in enumerate(file, start=1):
+            if torn(line):
+                return
+            yield f"{path}:{number}", begin, line
+            begin += len(line)
 
 
 def check_once(rows: Sequence[Any]) -> None:

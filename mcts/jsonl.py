@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -56,24 +56,28 @@ def read_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
     """(where, line) of a text file, whether or not it begins with a byte order mark."""
+    with reading(path), path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            yield f"{path}:{number}", line
+
+
+@contextmanager
+def reading(where: Path | str) -> Iterator[None]:
+    """Raises UserError where the body cannot read what stands at `where`, or finds no text in it."""
     try:
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"{path}:{number}", line
+        yield
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{where}: no such file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        raise UserError(f"{where}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{where}: cannot be read: {error.strerror or error}") from None
 
 
 def parse_line(line: bytes, where: str) -> Any:
     """The value of one line. Raises UserError."""
-    try:
+    with reading(where):
         return parse_json(line.decode("utf-8-sig"), where)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 text (byte {error.start})") from None
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -127,6 +131,12 @@ def write_text_whole(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all. Raises UserError."""
     with write_whole(path) as file:
         file.write(text.encode())
+
+
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Writes a JSONL file, whole or not at all. Raises UserError."""
+    with write_whole(path) as file:
+        file.writelines(map(encode_line, records))
 
 
 def unwritable(path: Path, error: OSError) -> UserError:

@@ -6,12 +6,13 @@ import asyncio
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import click
 
 from arbor.assembly import choose_seed
-from arbor.commands._options import Function, Whole
+from arbor.commands._options import Function, Whole, stacked
 from arbor.commands._progress import Progress
 from arbor.commands._running import when_stopped
 from mcts.errors import UserError
@@ -38,29 +39,23 @@ class ClusterOptions:
 
 
 def cluster(function: Function) -> Function:
-    """--ray and what belongs to it: `ray`, `ray_cpus`, `ray_gpus`, `ray_engines`."""
-    for option in (
-        click.option("--ray-engines", type=Whole(1), help="engines at most  [default: as many as fit]"),
-        click.option(
-            "--ray-gpus", type=click.FloatRange(0), help="of each engine  [default: 1 where the cluster has any]"
-        ),
-        click.option("--ray-cpus", type=click.FloatRange(0), default=1.0, help="of each engine and its interpreter"),
-        click.option(
-            "--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]",
-            help="searches run on a Ray cluster: host:port, auto, or nothing for this machine's (docs/cluster.md)",
-        ),
-    ):  # fmt: skip
-        function = option(function)
-    return function
+    """--ray and what belongs to it; the function gets them as `cluster`, None without --ray. Raises UserError."""
 
+    @wraps(function)
+    def read(ray: str | None, cpus: float, gpus: float | None, engines: int | None, **others: Any) -> Any:
+        if ray is not None and importlib.util.find_spec("ray") is None:
+            raise UserError("--ray needs Ray: pip install 'arbor-search[ray]' (requirements-ray.txt)")
+        return function(cluster=None if ray is None else ClusterOptions(ray, cpus, gpus, engines), **others)
 
-def read(ray: str | None, cpus: float, gpus: float | None, engines: int | None) -> ClusterOptions | None:
-    """None without --ray. Raises UserError."""
-    if ray is None:
-        return None
-    if importlib.util.find_spec("ray") is None:
-        raise UserError("--ray needs Ray: pip install 'arbor-search[ray]' (requirements-ray.txt)")
-    return ClusterOptions(ray, cpus, gpus, engines)
+    words = "searches run on a Ray cluster: host:port, auto, or nothing for this machine's (docs/cluster.md)"
+    share, gpus = click.FloatRange(0), "of each engine  [default: 1 where the cluster has any]"
+    options = (
+        click.option("--ray", is_flag=False, flag_value="local", metavar="[ADDRESS]", help=words),
+        click.option("--ray-cpus", "cpus", type=share, default=1.0, help="of each engine and its interpreter"),
+        click.option("--ray-gpus", "gpus", type=share, help=gpus),
+        click.option("--ray-engines", "engines", type=Whole(1), help="engines at most  [default: as many as fit]"),
+    )
+    return stacked(read, options)
 
 
 def search_on_cluster(

@@ -98,7 +98,7 @@ def config(default: str = "") -> Callable[[Function], Function]:
             overrides,
             click.option("--seed", type=SEED, help="of the sampling noise  [default: the configuration's]"),
         )  # fmt: skip
-        return _with(checked, options)
+        return stacked(checked, options)
 
     return decorate
 
@@ -119,12 +119,13 @@ def keys(words: str) -> Callable[[Function], Function]:
             click.option("--seed", type=SEED, help="the key `seed`"),
             click.option("--output", metavar="DIR", help="the key `output`"),
         )
-        return _with(gathered, options)
+        return stacked(gathered, options)
 
     return decorate
 
 
-def _with(function: Function, options: Sequence[Callable[[Function], Function]]) -> Function:
+def stacked(function: Function, options: Sequence[Callable[[Function], Function]]) -> Function:
+    """A function under some options, the first of them shown first."""
     for option in reversed(options):
         function = option(function)
     return function
@@ -149,12 +150,54 @@ def trees(words: str, *names: str, several: bool = False, required: bool = True)
     return click.option("--trees", *names, "trees", cls=kind, type=FILE, required=required, metavar="FILE", help=words)
 
 
+def files(metavar: str, missing: str = "") -> Callable[[Function], Function]:
+    """Files as arguments, or the same behind --trees: a tuple of Paths as `files`. missing: what is said where there
+    are none, if some have to be."""
+
+    def decorate(function: Function) -> Function:
+        @wraps(function)
+        def gathered(files: tuple[Path, ...], trees: tuple[Path, ...], **others: Any) -> Any:
+            if missing and not (files or trees):
+                raise UserError(missing)
+            return function(files=(*files, *trees), **others)
+
+        argument = click.argument("files", nargs=-1, type=FILE, metavar=metavar)
+        return stacked(gathered, (argument, trees(f"the same as {metavar}", several=True, required=False)))
+
+    return decorate
+
+
 def output(words: str, required: bool = True) -> Callable[[Function], Function]:
     return click.option("--output", type=FILE, required=required, metavar="PATH", help=words)
 
 
 def seed(words: str, default: int = 0) -> Callable[[Function], Function]:
     return click.option("--seed", type=SEED, default=default, help=words)
+
+
+def policy(function: Function) -> Function:
+    """--policy of grading, whose rules take a while to import."""
+    from eval.grading.policies import POLICIES
+
+    kind = click.Choice(list(POLICIES))
+    return click.option("--policy", type=kind, default="default", help="how answers are compared")(function)
+
+
+def as_json(words: str = "text") -> Callable[[Function], Function]:
+    return click.option("--json", "as_json", is_flag=True, help=f"one JSON object instead of {words}")
+
+
+def questions(words: str, *names: str, several: bool = False, **keys: Any) -> Callable[[Function], Function]:
+    """--questions and its published names: a Path, or a tuple of them."""
+    kind, shown = (Several, "FILE...") if several else (click.Option, "FILE")
+    return click.option("--questions", "--qaf", *names, cls=kind, type=FILE, metavar=shown, help=words, **keys)
+
+
+def configs(names: Sequence[str], words: str) -> Callable[[Function], Function]:
+    """--configs, several; by default those of the embedded model by their `names`."""
+    usual: dict[str, Any] = {"default": tuple(TINY / f"{name}.yaml" for name in names)}
+    usual["show_default"] = f"{len(names)} of the embedded model"
+    return click.option("--configs", "--config", cls=Several, type=FILE, metavar="FILE...", help=words, **usual)
 
 
 def model(words: str) -> Callable[[Function], Function]:

@@ -21,7 +21,7 @@ from arbor.commands import _options as options
 from arbor.commands._progress import Progress
 from arbor.commands._running import when_stopped
 from mcts.errors import UserError
-from mcts.jsonl import encode_line, write_whole
+from mcts.jsonl import write_lines
 from mcts.question import Question
 from mcts.trees.node import TOO_LONG, Node
 from models.engines.config import RunConfig, check_run
@@ -56,8 +56,7 @@ def ask(config: RunConfig, text: str, output: Path | None, live: bool = False) -
         record = asyncio.run(search(config, text, live))
     prediction, meta = record["prediction"], record["meta"]
     if output is not None:
-        with write_whole(output) as file:
-            file.write(encode_line(record))
+        write_lines(output, [record])
     print(f"\n{meta['samples']} steps sampled, {meta['tokens_computed']} tokens computed, {meta['wall_seconds']:.2f} s")
     if prediction is not None:
         print(f"answer: {prediction['final_answer']}  (node {prediction['tag']})")

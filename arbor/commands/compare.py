@@ -12,15 +12,13 @@ from pathlib import Path
 import click
 
 from arbor.commands import _options as options
-from eval.grading.grader import POLICIES
 from eval.report.compare import FORMATS, compare
 from eval.report.rows import read_rows
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="A.jsonl B.jsonl...")
-@options.trees("the same as A.jsonl B.jsonl...", several=True, required=False)
-@click.option("--policy", type=click.Choice(list(POLICIES)), default="default", help="how answers are compared")
+@options.files("A.jsonl B.jsonl...")
+@options.policy
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", help="of what is printed")
-def command(files: tuple[Path, ...], trees: tuple[Path, ...], policy: str, form: str) -> None:
-    print(FORMATS[form](compare({str(path): read_rows(path, policy) for path in (*files, *trees)}, policy)))
+def command(files: tuple[Path, ...], policy: str, form: str) -> None:
+    print(FORMATS[form](compare({str(path): read_rows(path, policy) for path in files}, policy)))

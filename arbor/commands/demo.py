@@ -1,7 +1,9 @@
 """Search the same problems by several methods and print what each one gives and costs.
 
-arbor demo                  80 held-out problems of the embedded model by greedy, Maj@5, step beam and MCTS
-arbor demo --limit 500 --configs configs/tiny/*.yaml --questions FILE --output runs/full
+arbor demo                  80 held-out problems of guess and check and 80 long chains, by the embedded model
+arbor demo --limit 500 --configs configs/tiny/*.yaml --questions FILE... --output runs/full
+
+The trees of FILE.jsonl by CONFIG.yaml are in OUTPUT/FILE/CONFIG.jsonl.
 """
 
 from __future__ import annotations
@@ -13,16 +15,17 @@ from typing import Any
 
 import click
 
-from arbor.assembly import HELD_OUT, TINY, describe, load_model, open_writer, shown
+from arbor.assembly import HELD_OUT, describe, load_model, open_writer, shown
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress, search_all
 from eval.data.questions import count_questions, read_questions
 from eval.report.columns import DEMO, columns
 from eval.report.table import share, text_table
+from mcts.errors import UserError
 from mcts.trees.file import read_tree_lines
 from models.engines.config import RunConfig, load_config
 
-CONFIGS = tuple(TINY / f"{name}.yaml" for name in ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts"))
+CONFIGS = ("greedy", "maj5", "sbs_1_5", "sbs_3_5", "mcts")
 HEAD = ("method", "accuracy", "95 %", "s/question")
 NOTE = """
 computed: tokens that went through the network, a question; reused: share of the prompts' tokens that did
@@ -47,36 +50,24 @@ def row(path: Path, seconds: float) -> list[str]:
 
 
 @options.command(__doc__)
-@click.option("--limit", "--n", "limit", type=options.Whole(1), default=80, help="the first N problems")
-@click.option(
-    "--questions",
-    "--qaf",
-    type=options.FILE,
-    metavar="FILE",
-    default=HELD_OUT,
-    show_default="the held-out problems",
-    help=".json or .jsonl, with answers",
+@click.option("--limit", "--n", "limit", type=options.Whole(1), default=80, help="the first N problems of each file")
+@options.questions(
+    ".json or .jsonl, with answers", several=True, default=HELD_OUT, show_default="those of the embedded model"
 )
-@click.option(
-    "--configs",
-    "--config",
-    cls=options.Several,
-    type=options.FILE,
-    metavar="FILE...",
-    default=CONFIGS,
-    show_default="five of the embedded model",
-    help="YAML files, a row of the table each",
-)
+@options.configs(CONFIGS, "YAML files, a row of the table each")
 @click.option("--output", type=options.FILE, default=Path("runs/demo"), help="folder of the tree files")
 @options.live
-def command(limit: int, questions: Path, configs: tuple[Path, ...], output: Path, live: bool) -> None:
-    limit = min(limit, count_questions(questions))
+def command(limit: int, questions: tuple[Path, ...], configs: tuple[Path, ...], output: Path, live: bool) -> None:
     loaded = {path: load_config(path) for path in configs}
+    first = {file: min(limit, count_questions(file)) for file in questions}
+    if len({file.stem for file in first}) < len(questions):
+        raise UserError("--questions: files of one name would share the folder of their trees; rename one")
     model = load_model(next(iter(loaded.values())).model_copy(update={"need_value_func": True}))
-    rows = []
-    for path, config in loaded.items():
-        trees = output / f"{path.stem}.jsonl"
-        rows.append(row(trees, search(config, model, questions, limit, trees, live)))
     head = [*HEAD, *(column.title for column in columns(DEMO).values())]
-    print(f"\n{limit} problems of {shown(questions)}, one answer each\n\n{text_table(head, rows, rule=True)}")
-    print(f"{NOTE}\ntrees: {output}/*.jsonl")
+    for file, n in first.items():
+        rows = []
+        for path, config in loaded.items():
+            trees = output / file.stem / f"{path.stem}.jsonl"
+            rows.append(row(trees, search(config, model, file, n, trees, live)))
+        print(f"\n{n} problems of {shown(file)}, one answer each\n\n{text_table(head, rows, rule=True)}")
+    print(f"{NOTE}\ntrees: {output}/*/*.jsonl")

@@ -25,7 +25,7 @@ from typing import Any
 
 import click
 
-from arbor.assembly import TINY, grade, load_model, make_folder
+from arbor.assembly import grade, load_model, make_folder
 from arbor.commands import _options as options
 from arbor.commands.demo import search as run_search
 from arbor.commands.rerank import rerank_file
@@ -45,7 +45,7 @@ from models.engines.config import RunConfig, load_config
 Right = dict[int, list[bool]]  # question → of each try, whether its answer is right
 WAYS = {"Maj": "majority", "best": "none", "weighted": "value_weighted"}
 """Name of a way to decide k runs → the vote. With "none" the highest value wins."""
-CONFIGS = tuple(TINY / f"{name}.yaml" for name in ("maj5", "greedy", "sbs_1_5", "sbs_3_5", "mcts"))
+CONFIGS = ("maj5", "greedy", "sbs_1_5", "sbs_3_5", "mcts")
 SHOWN = (1, 2, 3, 5, 8, 12, 15, 20, 24, 32, 48, 64)  # k in the table and the figure; tests take any
 
 
@@ -287,19 +287,10 @@ def search_questions(
 
 
 @options.command(__doc__)
-@click.option("--questions", "--qaf", type=options.FILE, metavar="FILE", help="what is searched, with answers")
+@options.questions("what is searched, with answers")
 @click.option("--model", type=options.FILE, metavar="DIR", help="model folder  [default: the configurations']")
 @click.option("--samples", type=options.Whole(2), default=32, help="sampled solutions a question")
-@click.option(
-    "--configs",
-    "--config",
-    cls=options.Several,
-    type=options.FILE,
-    metavar="FILE...",
-    default=CONFIGS,
-    show_default="five of the embedded model",
-    help="YAML files, a method each; exactly one with several runs",
-)
+@options.configs(CONFIGS, "YAML files, a method each; exactly one with several runs")
 @options.overrides
 @options.limit
 @click.option("--sampled", type=options.FILE, metavar="FILE", help="tree file of several runs a question")

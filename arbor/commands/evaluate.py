@@ -16,38 +16,20 @@ from arbor.assembly import check_output
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress
 from arbor.shards import check_once
-from eval.grading.grader import POLICIES, Grade
+from eval.grading.grader import Grade
 from eval.report.methods import average, by_data_set, evaluate, methods_table, tasks_table
 from eval.report.rows import read_rows
-from mcts.errors import UserError
-from mcts.jsonl import encode_line, write_whole
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    with write_whole(path) as file:
-        file.writelines(map(encode_line, rows))
+from mcts.jsonl import write_lines
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="FILE...")
-@options.trees("the same as FILE...", several=True, required=False)
-@click.option("--policy", type=click.Choice(list(POLICIES)), default="default", help="how answers are compared")
+@options.files("FILE...", "expected files of saved trees or of ToRA-style outputs")
+@options.policy
 @click.option("--pool", is_flag=True, help="the files are parts of one run (shards): one score of all")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of tables")
+@options.as_json("tables")
 @options.live
 @click.option("--audit", type=options.FILE, default=Path("undecided.jsonl"), help="where undecided pairs are listed")
-def command(
-    files: tuple[Path, ...],
-    trees: tuple[Path, ...],
-    policy: str,
-    pool: bool,
-    as_json: bool,
-    live: bool,
-    audit: Path,
-) -> None:
-    files = (*files, *trees)
-    if not files:
-        raise UserError("expected files of saved trees or of ToRA-style outputs")
+def command(files: tuple[Path, ...], policy: str, pool: bool, as_json: bool, live: bool, audit: Path) -> None:
     check_output(audit, *files)
     undecided: list[dict[str, Any]] = []
 
@@ -68,7 +50,7 @@ def command(
     if (figure := average(sets, policy)) is not None:
         report["AVG@10"] = figure
     if undecided:
-        write_rows(audit, undecided)
+        write_lines(audit, undecided)
         report["audit"] = str(audit)
     if as_json:
         print(json.dumps(report, ensure_ascii=False))

@@ -14,24 +14,17 @@ from pathlib import Path
 import click
 
 from arbor.commands import _options as options
-from eval.grading.grader import POLICIES, BadPairs, grade_pairs
+from eval.grading.grader import BadPairs, as_text, grade_pairs
 from mcts.errors import UserError
 
 
 @options.command(__doc__)
 @click.option("--pairs", type=options.FILE, required=True, metavar="FILE", help="JSON lines")
-@click.option("--policy", type=click.Choice(list(POLICIES)), default="default", help="how answers are compared")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+@options.policy
+@options.as_json()
 def command(pairs: Path, policy: str, as_json: bool) -> None:
     try:
         result = grade_pairs(pairs.read_text(encoding="utf-8").splitlines(), policy)
     except (BadPairs, UnicodeDecodeError) as error:
         raise UserError(f"{pairs}: {error}") from None
-    if as_json:
-        print(json.dumps(result, ensure_ascii=False))
-        return
-    misses = result.pop("misses", [])
-    for name, count in result.items():
-        print(f"{name:20}{count}")
-    for row in misses:
-        print(f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})")
+    print(json.dumps(result, ensure_ascii=False) if as_json else as_text(result))

@@ -9,13 +9,10 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import click
-
 from arbor.assembly import grade
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress
 from eval.report.tally import gold_answers
-from mcts.errors import UserError
 from mcts.jsonl import encode_line, write_whole
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import Node, walk
@@ -52,11 +49,8 @@ async def grade_file(path: Path, live: bool) -> Path:
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="TREES.jsonl...")
-@options.trees("the same as TREES.jsonl...", several=True, required=False)
+@options.files("TREES.jsonl...", "expected tree files")
 @options.live
-def command(files: tuple[Path, ...], trees: tuple[Path, ...], live: bool) -> None:
-    if not (*files, *trees):
-        raise UserError("expected tree files")
-    for path in (*files, *trees):
+def command(files: tuple[Path, ...], live: bool) -> None:
+    for path in files:
         print(asyncio.run(grade_file(path, live)))

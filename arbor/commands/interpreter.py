@@ -8,8 +8,7 @@ Prints each observation. A snippet that was killed leaves the state that was bef
 from __future__ import annotations
 
 import asyncio
-import sys
-from argparse import Namespace
+from typing import Any
 
 import click
 
@@ -24,7 +23,5 @@ from mcts.interpreter.observation import PROFILES
 )
 @click.option("--sandbox", type=click.Choice(("auto", "required", "off")), default="auto", help="how code is confined")
 @click.option("--timeout", type=float, default=15.0, help="seconds of wall time a snippet")
-def command(profile: str, sandbox: str, timeout: float) -> None:
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
-    asyncio.run(converse(Namespace(profile=profile, sandbox=sandbox, timeout=timeout)))
+def command(**settings: Any) -> None:
+    asyncio.run(converse(**settings))

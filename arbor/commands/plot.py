@@ -26,8 +26,7 @@ FORMS = ("png", "svg", "pdf")
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="TREES.jsonl...")
-@options.trees("the same as TREES.jsonl...", several=True, required=False)
+@options.files("TREES.jsonl...")
 @click.option("--training", cls=options.Several, type=options.FILE, metavar="FILE...", help="trees with rewards")
 @click.option("--held-out", cls=options.Several, type=options.FILE, metavar="FILE...", help="trees with predictions")
 @click.option("--only", cls=options.Several, type=click.Choice(list(FIGURES)), help="these figures")
@@ -35,14 +34,12 @@ FORMS = ("png", "svg", "pdf")
 @options.output("folder of the pictures")
 def command(
     files: tuple[Path, ...],
-    trees: tuple[Path, ...],
     training: tuple[Path, ...],
     held_out: tuple[Path, ...],
     only: tuple[str, ...],
     form: str,
     output: Path,
 ) -> None:
-    files = (*files, *trees)
     folders = [path for path in files if path.is_dir()]
     given = {name: [path for path in files if path not in folders] for name in FIGURES if name != "rounds"}
     given |= {"rounds": folders, "q_training": list(training) or given["q_training"]}

@@ -17,7 +17,7 @@ import click
 from arbor.assembly import check_output
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress
-from eval.report.siblings import KINDS, pairs
+from eval.report.siblings import KINDS, auc, pairs
 from mcts.errors import UserError
 from mcts.jsonl import write_text_whole
 from mcts.trees.file import read_roots, read_tree_lines
@@ -49,10 +49,8 @@ def command(trees: Path, model: Path, output: Path | None, live: bool) -> None:
             f"{trees}: no two siblings whose outcomes differ; "
             "expected trees of mode mcts with is_sampling: true, which knows the answers"
         )
-    result: dict[str, Any] = {
-        kind: {"auc": sum(rights) / len(rights) if rights else None, "pairs": len(rights)}
-        for kind, rights in {**found, "all siblings": [one for rights in found.values() for one in rights]}.items()
-    }
+    every = [one for rights in found.values() for one in rights]
+    result: dict[str, Any] = {kind: auc(rights) for kind, rights in {**found, "all siblings": every}.items()}
     if output:
         write_text_whole(output, json.dumps(result, indent=1) + "\n")
     for kind, one in result.items():

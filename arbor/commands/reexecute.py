@@ -15,7 +15,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ import click
 from arbor.assembly import check_output
 from arbor.commands import _options as options
 from arbor.commands._progress import Progress
-from arbor.commands.evaluate import write_rows
-from eval.grading.grader import grade
+from eval.grading.grader import grade, grade_all
 from eval.grading.tora import extract_tora
 from eval.report.rows import tora_fault
 from mcts.errors import UserError
 from mcts.interpreter import ForkInterpreter
-from mcts.jsonl import read_objects
+from mcts.jsonl import read_objects, write_lines
 
 _ROUND = re.compile(
     r"```python[^\n]*\n(?P<code>(?:(?!```python).)*?)\n```\s*\n?```output\n(?P<output>.*?)\n?```", re.DOTALL
@@ -145,23 +143,17 @@ def graded(rows: list[dict[str, Any]], done: list[Program]) -> dict[str, Any]:
         outputs.setdefault((one.row, one.sample), []).append(one.printed)
     old = ["" if row["pred"][0] is None else str(row["pred"][0]) for row in rows]
     new = [_answer(row, old[at], outputs.get((at, 0))) for at, row in enumerate(rows)]
-    with ThreadPoolExecutor() as threads:
-        marks = [
-            list(
-                threads.map(
-                    lambda pair: grade(pair[0], pair[1], "tora").equal is True, zip(golds, answers, strict=True)
-                )
-            )
-            for answers in (old, new)
-            for golds in ([str(row["gt"]) for row in rows],)
-        ]
+    golds = [str(row["gt"]) for row in rows]
+    before, after = (
+        [one.equal is True for one in grade_all(zip(golds, answers, strict=True), "tora")] for answers in (old, new)
+    )
     recorded = [row["score"][0] for row in rows if row.get("score")]
     return {
         "rows": len(rows),
         "recorded right": sum(recorded) if recorded else None,
-        "re-graded right": sum(marks[0]),
-        "right after re-execution": sum(marks[1]),
-        "verdicts changed": sum(a != b for a, b in zip(*marks, strict=True)),
+        "re-graded right": sum(before),
+        "right after re-execution": sum(after),
+        "verdicts changed": sum(a != b for a, b in zip(before, after, strict=True)),
     }
 
 
@@ -197,7 +189,7 @@ def reexecute(path: Path, timeout_seconds: float, live: bool = False) -> tuple[d
 @click.argument("files", nargs=-1, required=True, type=options.FILE, metavar="FILE...")
 @click.option("--differences", type=options.FILE, help="where every difference is listed (JSON lines)")
 @click.option("--timeout", type=float, default=5.0, help="seconds a program, as published")
-@click.option("--json", "as_json", is_flag=True, help="one JSON object instead of text")
+@options.as_json()
 @options.live
 def command(files: tuple[Path, ...], differences: Path | None, timeout: float, as_json: bool, live: bool) -> None:
     if not 0 < timeout < math.inf:
@@ -211,7 +203,7 @@ def command(files: tuple[Path, ...], differences: Path | None, timeout: float, a
         reports[str(path)], different = reexecute(path, timeout, live)
         listed += different
         if differences:
-            write_rows(differences, listed)
+            write_lines(differences, listed)
     if as_json:
         print(json.dumps(reports))
         return

@@ -19,7 +19,6 @@ from arbor.assembly import make_folder, shown
 from arbor.commands import _options as options
 from arbor.view.page import write_page
 from eval.report.html import Picture, as_html, as_markdown, report_blocks
-from mcts.errors import UserError
 from mcts.jsonl import write_text_whole, write_whole
 
 
@@ -49,12 +48,8 @@ def write_report(files: Sequence[Path], folder: Path, *, pages: bool = True) -> 
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="TREES.jsonl...")
-@options.trees("the same as TREES.jsonl...", several=True, required=False)
+@options.files("TREES.jsonl...", "expected tree files")
 @options.output("folder  [default: TREES.report beside the first file]", required=False)
 @click.option("--pages/--no-pages", default=True, help="write the pages of the trees as well")
-def command(files: tuple[Path, ...], trees: tuple[Path, ...], output: Path | None, pages: bool) -> None:
-    files = (*files, *trees)
-    if not files:
-        raise UserError("expected tree files")
+def command(files: tuple[Path, ...], output: Path | None, pages: bool) -> None:
     print(shown(write_report(files, output or files[0].with_suffix(".report"), pages=pages)))

@@ -49,14 +49,5 @@ def run(runner: Runner) -> None:
 @options.keys("YAML of the rounds")
 @_cluster.cluster
 @options.live
-def command(
-    config: Path,
-    overrides: tuple[str, ...],
-    ray: str | None,
-    ray_cpus: float,
-    ray_gpus: float | None,
-    ray_engines: int | None,
-    live: bool,
-) -> None:
-    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
+def command(config: Path, overrides: tuple[str, ...], cluster: _cluster.ClusterOptions | None, live: bool) -> None:
     run(Runner(load_keys(Rounds, config, overrides), tools(cluster, live), config.parent))

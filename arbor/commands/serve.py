@@ -6,8 +6,7 @@ arbor serve --config configs/mcts_sft.yaml --set model_dir=FOLDER --keys KEYS.tx
 POST /v1/chat/completions and /v1/completions: the model's name chooses the search (arbor-greedy, arbor-maj-5,
 arbor-sbs-3-5, arbor-mcts-40, or arbor for that of the configuration). /v1/completions with the name of the model's
 folder asks the engine itself: prompts in texts or token ids, `value` beside the choices. Also /v1/models, /health,
-/metrics. docs/serving.md has the keys of requests and replies. Needs arbor-search[serve]; without it there are the
-engine's completions alone.
+/metrics. docs/serving.md has the keys of requests and replies. Needs arbor-search[serve].
 """
 
 from __future__ import annotations
@@ -15,16 +14,16 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from arbor.assembly import load_model
 from arbor.commands import _options as options
 from arbor.commands._running import when_stopped
 from arbor.serving.limits import Limits
 from mcts.errors import UserError
+from mcts.jsonl import reading
 from models.engines.config import RunConfig, check_run
 
 
@@ -32,10 +31,8 @@ def read_keys(path: Path | None) -> list[str]:
     """The keys of a file, one a line, or of the variable ARBOR_API_KEY. Raises UserError."""
     if path is None:
         return [key] if (key := os.environ.get("ARBOR_API_KEY", "").strip()) else []
-    try:
+    with reading(path):
         keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from None
     if not any(keys):
         raise UserError(f"{path}: no key in it; expected one a line")
     return [key for key in keys if key]
@@ -51,17 +48,6 @@ def listen(host: str, port: int, reuse_port: bool) -> socket.socket:
         raise UserError(f"{host}:{port}: {why}; choose another --host or --port") from None
 
 
-def serve_engine(config: RunConfig, name: str, host: str, port: int) -> None:
-    """The engine's completions alone, on the standard library."""
-    from models.engines.server import Handler, Service, make_server
-
-    server = make_server(host, port)
-    server.RequestHandlerClass = type("Bound", (Handler,), {"service": Service(load_model(config), name)})
-    print("without a search: that needs arbor-search[serve] (requirements-serve.txt)", file=sys.stderr)
-    print(f"serving http://{host}:{server.server_address[1]}/v1", flush=True)
-    server.serve_forever()
-
-
 @options.command(__doc__)
 @options.config()
 @click.option("--host", default="127.0.0.1", help="address to listen on; the default is this machine only")
@@ -71,32 +57,20 @@ def serve_engine(config: RunConfig, name: str, host: str, port: int) -> None:
 @click.option("--in-flight", type=options.Whole(1), default=Limits.in_flight, help="requests computed at a time")
 @click.option("--queue", type=options.Whole(0), default=Limits.queue, help="requests that wait; the next gets 429")
 @click.option("--search-seconds", type=options.Whole(1), default=int(Limits.search_seconds), help="of a search at most")
-@click.option("--max-samples", type=options.Whole(1), default=Limits.samples, help="steps a request may sample")
-@click.option("--max-body", type=options.Whole(1), default=Limits.body_bytes, help="bytes of a request")
+@click.option(
+    "--max-samples", "samples", type=options.Whole(1), default=Limits.samples, help="steps a request may sample"
+)
+@click.option("--max-body", "body_bytes", type=options.Whole(1), default=Limits.body_bytes, help="bytes of a request")
 @click.option("--grace", type=options.Whole(0), default=30, help="seconds for requests in flight after SIGTERM")
 def command(
-    config: RunConfig,
-    host: str,
-    port: int,
-    reuse_port: bool,
-    keys: Path | None,
-    in_flight: int,
-    queue: int,
-    search_seconds: int,
-    max_samples: int,
-    max_body: int,
-    grace: int,
+    config: RunConfig, host: str, port: int, reuse_port: bool, keys: Path | None, grace: int, **limits: Any
 ) -> None:
     check_run(config)
-    name, known = Path(str(config.model_dir or config.engine)).resolve().name, read_keys(keys)
     if any(importlib.util.find_spec(package) is None for package in ("starlette", "uvicorn")):
-        if known:
-            raise UserError("keys need arbor-search[serve] (requirements-serve.txt)")
-        return serve_engine(config, name, host, port)
+        raise UserError("arbor serve needs starlette and uvicorn: pip install 'arbor-search[serve]'")
     from arbor.serving.process import serve
 
-    limits = Limits(in_flight, queue, search_seconds=search_seconds, samples=max_samples, body_bytes=max_body)
+    name, known = Path(str(config.model_dir or config.engine)).resolve().name, read_keys(keys)
     listening = listen(host, port, reuse_port)  # a port in use is found before the model is loaded
     with when_stopped(lambda: "no request is in flight"):
-        serve(config, name, limits, known, listening, grace)
-    return None
+        serve(config, name, Limits(**limits), known, listening, grace)

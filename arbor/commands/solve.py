@@ -96,10 +96,9 @@ def print_config(config: RunConfig) -> None:
 
 @options.command(__doc__)
 @options.config()
-@click.option(
-    "--questions", "--qaf", "--question-answer-file", type=options.FILE, metavar="FILE",
-    help='rows (.jsonl, .json, .csv, .parquet, .gz): "question", and "answer" where it is known',
-)  # fmt: skip
+@options.questions(
+    'rows (.jsonl, .json, .csv, .parquet, .gz): "question", and "answer" where it is known', "--question-answer-file"
+)
 @click.option("--question", metavar="TEXT", help="one question instead, printed step by step (arbor ask)")
 @click.option("--question-key", metavar="NAME", help="column of the question  [default: found by its usual names]")
 @click.option("--answer-key", metavar="NAME", help="column of the answer  [default: found by its usual names]")
@@ -121,10 +120,7 @@ def command(
     output: Path | None,
     limit: int | None,
     shard: Shard | None,
-    ray: str | None,
-    ray_cpus: float,
-    ray_gpus: float | None,
-    ray_engines: int | None,
+    cluster: _cluster.ClusterOptions | None,
     live: bool,
     track: str | None,
     report: bool,
@@ -143,7 +139,6 @@ def command(
             raise UserError("--report is of a question file; expected --questions FILE with it")
         return ask(config, question, output, live)
     assert questions is not None
-    cluster = _cluster.read(ray, ray_cpus, ray_gpus, ray_engines)
     path = solve(config, Asked(questions, limit, question_key, answer_key), output, resume, shard, cluster, live, track)
     if report:
         from arbor.commands.report import write_report

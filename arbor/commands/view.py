@@ -19,16 +19,12 @@ from mcts.errors import UserError
 
 
 @options.command(__doc__)
-@click.argument("files", nargs=-1, type=options.FILE, metavar="TREES.jsonl [OTHER.jsonl]")
-@options.trees("the same as TREES.jsonl", several=True, required=False)
+@options.files("TREES.jsonl [OTHER.jsonl]")
 @options.output("the page  [default: TREES.html beside the trees]", required=False)
 @click.option("--serve", is_flag=True, help="show it at http://127.0.0.1 and follow the files, until Ctrl-C")
 @click.option("--port", type=options.Whole(0, 65535), default=0, help="of --serve; 0: a free one")
 @click.option("--grade/--no-grade", "graded", default=True, help="grade answers that the file gives no verdict on")
-def command(
-    files: tuple[Path, ...], trees: tuple[Path, ...], output: Path | None, serve: bool, port: int, graded: bool
-) -> None:
-    files = (*files, *trees)
+def command(files: tuple[Path, ...], output: Path | None, serve: bool, port: int, graded: bool) -> None:
     if not 1 <= len(files) <= 2:
         raise UserError(f"expected one tree file, or two to compare, found {len(files)}")
     if serve:

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeVar
 
 from starlette.applications import Starlette
@@ -44,8 +45,8 @@ def make_app(service: Service, keys: Sequence[str] = ()) -> ASGIApp:
             Route("/metrics", routes.metrics),
             Route("/v1/models", routes.models),
             Route("/v1/models/{name}", routes.model),
-            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-            Route("/v1/completions", routes.completions, methods=["POST"]),
+            Route("/v1/chat/completions", partial(routes.answered, chat=True), methods=["POST"]),
+            Route("/v1/completions", partial(routes.answered, chat=False), methods=["POST"]),
         ],
         exception_handlers={404: _no_route, 405: _no_route},
     )
@@ -101,13 +102,7 @@ class Endpoint:
         error = Refused(404, f"model {name!r:.80} is not served here; expected {FORMS}", "model_not_found", "model")
         return refusal(error)
 
-    async def chat(self, request: Request) -> Response:
-        return await self._answered(request, chat=True)
-
-    async def completions(self, request: Request) -> Response:
-        return await self._answered(request, chat=False)
-
-    async def _answered(self, request: Request, chat: bool) -> Response:
+    async def answered(self, request: Request, chat: bool) -> Response:
         try:
             return await self._answer(request, await self._body(request), chat)
         except Refused as error:

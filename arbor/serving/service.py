@@ -12,18 +12,15 @@ from typing import Any
 
 from arbor.assembly import describe, open_solver
 from arbor.serving.asked import Asked, kind_of
+from arbor.serving.completions import Completions
 from arbor.serving.decided import Decided
 from arbor.serving.limits import Gate, Limits, Refused
 from arbor.serving.metrics import Metrics
-from mcts.errors import UserError
-from mcts.model import ContextTooLong
 from mcts.question import Question
 from mcts.search.driver import Solver
 from mcts.trees.node import NOT_EVALUATED, TOO_LONG, Node
 from models.engines.config import RunConfig
 from models.engines.queue import Background
-from models.engines.server import BadRequest
-from models.engines.server import Service as Engine
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Service:
         self.gate, self.metrics = Gate(limits), Metrics()
         self._background = Background("arbor")
         self._stack = AsyncExitStack()
-        self.engine = Engine(model, name, self._background)
+        self.completions = Completions(model, name)
         opened = open_solver(config, model, describe(config), 0)
         self._solver: Solver = self._background.call(self._stack.enter_async_context(opened))
         self.step_delim: str = self._solver.markup.step_delim
@@ -58,14 +55,10 @@ class Service:
         self._background.stop()
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """The engine's own reply (`models.engines.server`). Raises Refused."""
+        """The engine's own reply. Raises Refused."""
         try:
             async with self.gate.place(), asyncio.timeout(self.limits.search_seconds):
-                reply = await self._background.run(self.engine.answer(body))
-        except ContextTooLong as error:
-            raise Refused(400, f"context length: {error}", "context_length_exceeded") from None
-        except (BadRequest, UserError, ValueError, RecursionError) as error:
-            raise Refused(400, str(error)) from None
+                reply = await self._background.run(self.completions.answer(body))
         except TimeoutError:
             seconds = self.limits.search_seconds
             raise Refused(504, f"not done within {seconds:g} s; expected fewer or shorter choices", "timeout") from None

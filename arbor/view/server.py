@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from arbor.view.entries import Item, Json, make_item
 from arbor.view.page import DATA, HEAD, encode, make_index, viewer
 from mcts.errors import UserError
-from mcts.jsonl import parse_line
+from mcts.jsonl import parse_line, reading
 from mcts.trees.file import check_tree
 
 HOST = "127.0.0.1"
@@ -35,20 +35,17 @@ class Followed:
 
     def read_on(self) -> None:
         """Takes what was appended. Raises UserError for a line that is no tree."""
-        try:
-            with self.path.open("rb") as file:
-                state = os.fstat(file.fileno())
-                if (state.st_dev, state.st_ino) != self._file or state.st_size < self._end:
-                    self.entries, self._places, self._end = [], [], 0
-                    self._file = state.st_dev, state.st_ino
-                    self.generation += 1
-                file.seek(self._end)
-                for line in file:
-                    if not line.endswith(b"\n") and not line.rstrip().endswith(b"}"):
-                        return
-                    self._take(line)
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
+        with reading(self.path), self.path.open("rb") as file:
+            state = os.fstat(file.fileno())
+            if (state.st_dev, state.st_ino) != self._file or state.st_size < self._end:
+                self.entries, self._places, self._end = [], [], 0
+                self._file = state.st_dev, state.st_ino
+                self.generation += 1
+            file.seek(self._end)
+            for line in file:
+                if not line.endswith(b"\n") and not line.rstrip().endswith(b"}"):
+                    return
+                self._take(line)
 
     def _take(self, line: bytes) -> None:
         if line.strip():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from mcts.errors import UserError
-from mcts.jsonl import parse_json
+from mcts.jsonl import parse_json, reading
 
 Row = Mapping[str, Any]
 FORMS = ".jsonl, .json, .csv, .tsv or .parquet, each also with .gz"
@@ -30,25 +30,21 @@ def read_rows(path: str | Path) -> Iterator[tuple[str, Row]]:
     path = Path(path)
     packed = path.suffix.lower() == ".gz"
     form = Path(path.stem if packed else path.name).suffix.lower()
-    try:
-        if form == ".parquet":
-            yield from _parquet(path, packed)
-            return
-        if form not in (".json", ".jsonl", ".ndjson", ".csv", ".tsv"):
-            raise UserError(f"{path}: the ending {form or '(none)'} is not known; expected {FORMS}")
-        with cast(TextIO, (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline="")) as lines:
-            if form in (".csv", ".tsv"):
-                yield from _table(path, lines, "\t" if form == ".tsv" else "")
-            else:
-                yield from _json(path, lines, lined=form != ".json")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be unpacked: {error}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if form not in (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet"):
+        raise UserError(f"{path}: the ending {form or '(none)'} is not known; expected {FORMS}")
+    with reading(path):
+        try:
+            yield from _parquet(path, packed) if form == ".parquet" else _read(path, form, packed)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: cannot be unpacked: {error}") from None
+
+
+def _read(path: Path, form: str, packed: bool) -> Iterator[tuple[str, Row]]:
+    with cast(TextIO, (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline="")) as lines:
+        if form in (".csv", ".tsv"):
+            yield from _table(path, lines, "\t" if form == ".tsv" else "")
+        else:
+            yield from _json(path, lines, lined=form != ".json")
 
 
 def _json(path: Path, lines: Iterable[str], lined: bool) -> Iterator[tuple[str, Row]]:

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any
@@ -64,6 +64,11 @@ async def grade_async(gold: object, prediction: str, policy: str = "default") ->
     """`grade` without blocking the event loop."""
     work = partial(grade, gold, prediction, policy)
     return await asyncio.get_running_loop().run_in_executor(_threads(os.getpid()), work)
+
+
+def grade_all(pairs: Iterable[tuple[object, str]], policy: str = "default") -> Iterator[Grade]:
+    """The grades of (gold, prediction), in their order and several at a time. Raises ValueError as `grade` does."""
+    return _threads(os.getpid()).map(lambda pair: grade(pair[0], pair[1], policy), pairs)
 
 
 @lru_cache(maxsize=2)
@@ -139,8 +144,7 @@ def _stated(text: str) -> str:
 def grade_pairs(lines: Sequence[str], policy: str) -> dict[str, Any]:
     """Counts of verdicts over JSON lines of `gold`, `prediction` and, optionally, `equal`; and every miss."""
     rows = [_pair(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        grades = list(threads.map(lambda row: grade(row["gold"], row["prediction"], policy), rows))
+    grades = list(grade_all(((row["gold"], row["prediction"]) for row in rows), policy))
     result: dict[str, Any] = dict.fromkeys([verdict.value for verdict in Verdict], 0)
     result |= {"pairs": len(rows), **Counter(one.verdict.value for one in grades)}
     labelled = [(row, one) for row, one in zip(rows, grades, strict=True) if isinstance(row.get("equal"), bool)]
@@ -172,6 +176,14 @@ def _pair(number: int, line: str) -> dict[str, Any]:
         raise BadPairs(f"line {number}: expected a JSON object with gold and prediction ({error})") from error
 
 
+def as_text(result: Mapping[str, Any]) -> str:
+    """What `grade_pairs` found, for people."""
+    lines = [f"{name:20}{count}" for name, count in result.items() if name != "misses"]
+    rows = result.get("misses", [])
+    lines += [f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})" for row in rows]
+    return "\n".join(lines)
+
+
 class BadPairs(Exception):
     """Bad input: a message for people."""
 
@@ -188,14 +200,7 @@ def main() -> int:
     except (OSError, BadPairs, UnicodeDecodeError) as error:
         print(f"{options.pairs}: {error}", file=sys.stderr)
         return 2
-    if options.json:
-        print(json.dumps(result, ensure_ascii=False))
-        return 0
-    misses = result.pop("misses", [])
-    for name, count in result.items():
-        print(f"{name:20}{count}")
-    for row in misses:
-        print(f"  {row['verdict']:10} {row['gold']!r} | {row['prediction']!r}  ({row['reason']})")
+    print(json.dumps(result, ensure_ascii=False) if options.json else as_text(result))
     return 0
 
 

@@ -23,7 +23,6 @@ Decision = bool | None  # None: undecided
 MAX_DEGREE = 60  # of polynomials that are expanded; higher ones are compared at points
 MAX_CUTS = 24  # places on a line where an expression is not analytic
 MAX_STEPS = 2_000  # jumps of floors and ceilings in one period
-MAX_BRANCHES = 32  # sign patterns of nested absolute values
 DIGITS, MAX_DIGITS, FAR_DIGITS = 30, 300, 5_000
 _VALUES = "7/5 19/13 -11/7 2/9 -31/10 53/11 -3/8 5/7 23/6 -1/9 8/17 -59/13 101/9 13/4"
 POINTS = [Rational(value) for value in _VALUES.split()]

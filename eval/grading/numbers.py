@@ -13,7 +13,6 @@ from fractions import Fraction
 MAX_DIGITS = 4000  # longer literals are compared as text: a conversion would cost more than it tells
 MAX_EXPONENT = 4000
 FLOAT_DIGITS = 15  # a decimal written with this many significant digits is a printed double
-PI = Fraction(314159265358979323846264338327950288419716939937510582097494459, 10**62)
 
 _GROUPED = r"[1-9]\d{0,2}(?:(?:,| |\{,\}|,\\!|\\,|,\\,)\d{3})+(?!\d)"
 _DECIMAL = re.compile(

@@ -7,12 +7,11 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from math import sqrt
 from typing import Any
 
-from eval.grading.grader import grade
+from eval.grading.grader import grade_all
 from eval.report.columns import COST, columns
 from eval.report.methods import GROUPS
 from eval.report.rows import Row
@@ -79,8 +78,7 @@ def compare(read: Mapping[str, Sequence[Row]], policy: str) -> Json:
 
 
 def _grade(rows: Sequence[Row], policy: str) -> list[bool | None]:
-    with ThreadPoolExecutor() as threads:
-        return list(threads.map(lambda row: grade(row.golds, row.prediction, policy).equal, rows))
+    return [one.equal for one in grade_all(((row.golds, row.prediction) for row in rows), policy)]
 
 
 def _pair(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.report.scores import accuracy, wilson
-from eval.report.siblings import KINDS, pairs
+from eval.report.siblings import KINDS, auc, pairs
 from mcts.errors import UserError
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import NOT_EVALUATED, Node, walk
@@ -180,9 +180,7 @@ def sibling_ranking(paths: Sequence[Path]) -> Numbers:
                 for kind, rank in pairs(root, values):
                     ranks[kind].append(rank)
         if any(ranks.values()):
-            found[path.stem] = {
-                kind: {"auc": sum(one) / len(one) if one else None, "pairs": len(one)} for kind, one in ranks.items()
-            }
+            found[path.stem] = {kind: auc(one) for kind, one in ranks.items()}
     if not found:
         raise UserError("no two siblings whose outcomes differ; expected trees of MCTS with is_sampling: true")
     return found

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from eval.grading.grader import Grade, Verdict, grade
+from eval.grading.grader import Grade, Verdict, grade, grade_all
 from eval.report.columns import COST, columns
 from eval.report.rows import Row
 from eval.report.scores import AVG10, Score, accuracy, avg_at_10, by_group, mean_score, pass_at_k
@@ -34,9 +33,7 @@ def evaluate(
     along: shows how far the grading is: (grades, how many) → the same grades.
     """
     pairs = [(row.golds, answer) for row in rows for answer in {row.prediction, *(one.answer for one in row.samples)}]
-    with ThreadPoolExecutor() as threads:
-        graded = threads.map(lambda pair: grade(pair[0], pair[1], policy), pairs)
-        grades = dict(zip(pairs, along(graded, len(pairs)), strict=True))
+    grades = dict(zip(pairs, along(grade_all(pairs, policy), len(pairs)), strict=True))
     for row in rows:
         found = grades[row.golds, row.prediction]
         if found.verdict is Verdict.UNDECIDED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from mcts.trees.node import Node, walk
@@ -20,6 +20,11 @@ def truths(root: Node) -> dict[str, float]:
         if own:
             sums[node.tag] = sum(total for total, _ in own), sum(count for _, count in own)
     return {tag: total / count for tag, (total, count) in sums.items()}
+
+
+def auc(ranks: Sequence[float]) -> dict[str, float | int | None]:
+    """The share of pairs that values rank right, None without a pair, and how many pairs there are."""
+    return {"auc": sum(ranks) / len(ranks) if ranks else None, "pairs": len(ranks)}
 
 
 def pairs(root: Node, values: Mapping[str, float]) -> Iterator[tuple[str, float]]:

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Iterable, Iterator
+from typing import Literal
 
 from mcts.interpreter import ForkInterpreter, InterpreterError, State
 from mcts.interpreter.observation import PROFILES
@@ -29,10 +30,11 @@ def snippets(lines: Iterable[str]) -> Iterator[str]:
         yield "".join(snippet)
 
 
-async def converse(options: argparse.Namespace) -> None:
-    async with ForkInterpreter(
-        profile=options.profile, sandbox=options.sandbox, timeout_seconds=options.timeout
-    ) as interpreter:
+async def converse(profile: str, sandbox: Literal["auto", "required", "off"], timeout: float) -> None:
+    """timeout: seconds of wall time a snippet."""
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    async with ForkInterpreter(profile=profile, sandbox=sandbox, timeout_seconds=timeout) as interpreter:
         state: State | None = None
         for snippet in snippets(sys.stdin):
             if state is not None:
@@ -47,11 +49,8 @@ def main() -> int:
     parser.add_argument("--profile", choices=sorted(PROFILES), default="alphamath")
     parser.add_argument("--sandbox", choices=("auto", "required", "off"), default="auto")
     parser.add_argument("--timeout", type=float, default=15.0, help="seconds of wall time for a snippet")
-    options = parser.parse_args()
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        asyncio.run(converse(options))
+        asyncio.run(converse(**vars(parser.parse_args())))
     except InterpreterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -77,26 +77,12 @@ MARKUPS: Registry[MarkupEntry] = Registry(
 point of the group `arbor.markups` that names a MarkupEntry."""
 
 
-def register_markup(
-    name: str,
-    *,
-    step_delim: str = "\n",
-    instructions: Path | None = None,
-    examples: Mapping[str, Path] | None = None,
-    ends_with_eos: bool = False,
-    needs_extractor: bool = False,
-    answer_from: Literal["field", "prose", "program"] = "field",
-    takes_prompt: bool = False,
-) -> Callable[[Make], Make]:
-    """A decorator that registers what makes a markup (a function or a class that takes a Frame). The keys are those of
-    MarkupEntry."""
+def register_markup(name: str, **keys: Any) -> Callable[[Make], Make]:
+    """A decorator that registers what makes a markup (a function or a class that takes a Frame). keys: fields of
+    MarkupEntry. Raises TypeError for others."""
 
     def add(make: Make) -> Make:
-        files = dict(examples or {})
-        entry = MarkupEntry(
-            make, step_delim, instructions, files, ends_with_eos, needs_extractor, answer_from, takes_prompt
-        )
-        MARKUPS.add(name, entry)
+        MARKUPS.add(name, MarkupEntry(make, **keys))
         return make
 
     return add

@@ -1,12 +1,11 @@
 """Long chains of dependent steps for the embedded model: a quantity that changes entry by entry, controls in brackets.
 
-Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Half
-of the entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
+Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Three
+of ten entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
 The readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
-entry, changes s and prints s modulo the number: whoever judges it compares what is printed with the control. A wrong
-reading is never repaired: every later quantity is wrong too, though its remainder may agree by chance. Of the wrong
-readings of entries with a word one in 7, 9 or 11 shows the right control, and is seen by those only who know the
-word.
+entry, changes s and prints the residual, s minus the control modulo the number: 0 where nothing speaks against the
+reading. A wrong reading is never repaired: every later quantity is wrong too, and nothing checks the whole. Of the
+wrong readings of entries with a word one in 7, 9 or 11 prints 0 as well, and is seen by those only who know the word.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ LENGTHS = range(9, 11)  # entries of a chain; the training split has shorter one
 TRAINING_LENGTHS = range(2, 11)
 LABELS = [f"{letter})" for letter in "abcdefghij"]  # of the entries, in a question and in its steps
 MODULI = (7, 9, 11)
-LOST, HARD, FACTOR = 0.5, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
+LOST, HARD, FACTOR = 0.3, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
 PLUS = 0.75  # how many of the lost signs are additions
 
 
@@ -123,12 +122,15 @@ def draw_chain(rng: random.Random, story: Story, length: int) -> tuple[Chain, in
         start, modulus = rng.randint(2000, 9999), rng.choice(MODULI)
         s, multiplied = start, 0
         entries: list[Entry] = []
+        changes: set[int] = set()  # distinct ones, or two wrong readings would cancel each other
         while len(entries) < length:
             may = bool(story.factors) and multiplied < 2 and (story.factors == "*=" or s % 6 == 0)
+            before = s
             entry, s = draw_entry(rng, story, s, modulus, may)
             multiplied += entry.word == "times"
             entries.append(entry)
-            if s <= 0 or len({(one.amount, one.word) for one in entries}) < len(entries):
+            changes.add(abs(s - before))
+            if s <= 0 or len(changes) < len(entries):
                 break
         else:
             return Chain(start, modulus, tuple(entries)), s

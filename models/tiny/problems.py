@@ -222,8 +222,8 @@ FAMILIES: dict[str, tuple[Callable[[random.Random], Problem], int]] = {
 
 def chain_problem(rng: random.Random, split: Split) -> Problem:
     family = rng.choice(list(STORIES))
-    training = split == "train"  # the shorter of two lengths: short chains are read, and solved, sooner
-    length = min(rng.choices(TRAINING_LENGTHS, k=2)) if training else rng.choice(LENGTHS)
+    lengths = TRAINING_LENGTHS if split == "train" else LENGTHS
+    length = rng.choices(lengths, [1 / n for n in lengths])[0]  # short ones more often: as many entries of each length
     chain, result = draw_chain(rng, STORIES[family], length)
     return Problem(family, chain_question(STORIES[family], chain), result, program(chain), chain)
 

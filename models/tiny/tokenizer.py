@@ -23,7 +23,7 @@ GROUPS = (  # what always stands together in the markup and in the code of a ste
     "f=lambda x:",
     "print(f(",
 )
-CHAIN_GROUPS = ("ok, ", "off, ", "s+=", "s-=", "\nprint(s%", "print(s)", *(f"{label} " for label in LABELS))
+CHAIN_GROUPS = ("\nprint((s-", "print(s)", *(f"{label} " for label in LABELS))
 
 
 def build_tokenizer(

@@ -283,17 +283,10 @@ class _Layout:
         return row, nodes[-1]
 
 
-def _arrange(units: Iterable[Unit], shared: bool) -> _Layout:
-    layout = _Layout()
-    for unit in units:
-        layout.add(unit, shared)
-    return layout
-
-
-def _columns(rows: Sequence[Sequence[float]], count: int, types: Sequence[torch.dtype]) -> list[Tensor]:
-    """`count` tensors, one a column."""
-    columns = zip(*rows, strict=True) if rows else [()] * count
-    return [torch.tensor(column, dtype=kind) for column, kind in zip(columns, types, strict=True)]
+def _columns(rows: Sequence[Sequence[float]], **types: torch.dtype) -> dict[str, Tensor]:
+    """Name → its column of the rows: [n]."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(types)
+    return {name: torch.tensor(one, dtype=types[name]) for name, one in zip(types, columns, strict=True)}
 
 
 def blank_batch(trees: Sequence[Tree]) -> Batch:
@@ -317,7 +310,9 @@ def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
 
     An empty batch has one row of padding, so that every process has something to send through the network.
     """
-    layout = _arrange(units, shared)
+    layout = _Layout()
+    for unit in units:
+        layout.add(unit, shared)
     blank = blank_batch(layout.trees or [Tree()])
     length = blank.token_ids.shape[1]
     whole, real = torch.long, torch.float32
@@ -325,20 +320,11 @@ def make_batch(units: Sequence[Unit], shared: bool) -> Batch:
     value = [(row * length + at, target, weight) for (row, at, target), weight in layout.value.items()]
     scored = [(row * length + at, token, side) for row, at, token, side in layout.scored]
     ends = [[row * length + at for row, at in pair] for pair in layout.ends]
-    policy_at, policy_token, policy_weight = _columns(policy, 3, (whole, whole, real))
-    value_at, value_target, value_weight = _columns(value, 3, (whole, real, real))
-    pair_at, pair_token, pair_side = _columns(scored, 3, (whole, whole, whole))
     return replace(
         blank,
-        policy_at=policy_at,
-        policy_token=policy_token,
-        policy_weight=policy_weight,
-        value_at=value_at,
-        value_target=value_target,
-        value_weight=value_weight,
-        pair_at=pair_at,
-        pair_token=pair_token,
-        pair_side=pair_side,
+        **_columns(policy, policy_at=whole, policy_token=whole, policy_weight=real),
+        **_columns(value, value_at=whole, value_target=real, value_weight=real),
+        **_columns(scored, pair_at=whole, pair_token=whole, pair_side=whole),
         pair_end=torch.tensor(ends, dtype=whole).view(-1, 2),
         reference=torch.tensor(layout.reference, dtype=real).view(-1, 2),
     )

@@ -22,7 +22,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mcts.errors import UserError
-from mcts.jsonl import encode_line, read_objects, write_text_whole, write_whole
+from mcts.jsonl import encode_line, read_objects, reading, write_text_whole, write_whole
 from mcts.markup import Markup, SftMarkup
 from mcts.markup.alphamath import react_to_sft
 from mcts.model import Conversation
@@ -372,11 +372,8 @@ def _stale(path: Path, trees: Path) -> UserError:
 
 def file_hash(path: Path) -> str:
     """16 hex digits of a file's content. Raises UserError."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    with reading(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def grades_path(trees: Path) -> Path:

@@ -23,7 +23,7 @@ from mcts.jsonl import write_text_whole
 from models.engines.config import RunConfig, load_config
 from models.engines.folder import content_hash
 from models.training.examples import ExampleRules, grades_path
-from models.training.losses import OBJECTIVES
+from models.training.objectives import OBJECTIVES
 from models.training.settings import EXAMPLE_FILES, TrainSettings
 from models.training.stages import Stages, digest
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mcts.config import known
 from models.engines.folder import check_model_dir, content_hash
-from models.training.losses import OBJECTIVES, Weights
+from models.training.objectives import OBJECTIVES, TERMS, Weights
 from models.training.stages import digest
 
 EXAMPLE_FILES = ("examples", "replay", "eval_examples")
@@ -96,14 +96,8 @@ class TrainSettings(BaseModel):
     def weights(self) -> Weights:
         """The weights of the objective, with what the keys say instead."""
         preset = OBJECTIVES[self.objective].weights
-        own: dict[str, Any] = {
-            "policy": self.policy_weight,
-            "value": self.value_weight,
-            "preference": self.preference_weight,
-            "ranking": self.ranking_weight,
-            "beta": self.beta,
-            "margin": self.margin,
-        }
+        own: dict[str, Any] = {term: getattr(self, f"{term}_weight") for term in TERMS}
+        own |= {"beta": self.beta, "margin": self.margin}
         return replace(preset, **{name: value for name, value in own.items() if value is not None})
 
     @model_validator(mode="after")

@@ -93,7 +93,6 @@ class Teacher:
     """Continues solutions that the student has begun, step by step as the solver's configuration says."""
 
     solver: Solver
-    continuations: int = field(default=0)
 
     async def finish(self, question: str, leaf: Node, place: int, text: str, key: tuple[int | str, ...]) -> Node | None:
         """The answer that the teacher reaches from the first `place` steps of `leaf` and the text after them."""
@@ -112,7 +111,6 @@ class Teacher:
         node.context = context
         expander.model = Begun(solver.model, context, text)
         search = Search(expander, node)
-        self.continuations += 1
         await solver.config.method.search(search)
         return search.solutions[0] if search.solutions else None
 

@@ -42,16 +42,14 @@ class Simulated(Engine):
     """Room for 40 samples at a time: eight questions."""
 
     async def load(self, config: RunConfig, meta: dict[str, Any], seed: int) -> None:
-        keys = config.model_dump(exclude_defaults=True, include=set(SEARCH))
-        self._solver = scripted.solver(SimulatedModel(40, 0.2), SleepingInterpreter(), **keys)
+        self._solver = scripted.solver(SimulatedModel(40, 0.2), SleepingInterpreter(), **SEARCH)
 
 
 class Instant(Engine):
     """No latency: what is left is the search and the way to the file."""
 
     async def load(self, config: RunConfig, meta: dict[str, Any], seed: int) -> None:
-        keys = config.model_dump(exclude_defaults=True, include=set(SEARCH))
-        self._solver = scripted.solver(scripted.Instant(), scripted.NoCode(), **keys)
+        self._solver = scripted.solver(scripted.Instant(), scripted.NoCode(), **SEARCH)
 
 
 class Together(Pool):
@@ -115,10 +113,8 @@ def on_cluster(config: RunConfig, engines: int, count: int, kind: type[Engine], 
     return Run(seconds, cpu, path.stat().st_size, taken, network, stored)
 
 
-def alone(config: RunConfig, count: int, path: Path) -> Run:
-    solver = scripted.solver(
-        scripted.Instant(), scripted.NoCode(), **config.model_dump(exclude_defaults=True, include=set(SEARCH))
-    )
+def alone(count: int, path: Path) -> Run:
+    solver = scripted.solver(scripted.Instant(), scripted.NoCode(), **SEARCH)
     writer = TreeWriter(path, "bench")
     writer.open(resume=False)
     started, cpu = time.monotonic(), time.process_time()
@@ -157,7 +153,7 @@ def measure() -> list[Claim]:
         one = on_cluster(config, 1, count, Simulated, Path(folder) / "one.jsonl")
         two = on_cluster(config, 2, count, Simulated, Path(folder) / "two.jsonl")
         over = on_cluster(config, 1, 400, Instant, Path(folder) / "over.jsonl")
-        here = alone(config, 400, Path(folder) / "here.jsonl")
+        here = alone(400, Path(folder) / "here.jsonl")
     ray.shutdown()
     cluster.shutdown()
     driver, question = over.cpu_seconds / 400, sum(one.taken) / len(one.taken)

@@ -47,9 +47,9 @@ def at_least(claim: str, ours: float, rival: float, bar: float, unit: str = "", 
     return Claim(claim, ours, rival, ours / rival, f"≥ {bar:g}", ours / rival >= bar, unit, note)
 
 
-def beside(claim: str, ours: float, other: float | None, unit: str = "") -> Claim:
+def beside(claim: str, ours: float, other: float | None, unit: str = "", note: str = "no claim") -> Claim:
     """A figure beside another of the same run, for which nothing is claimed."""
-    return Claim(claim, ours, other, None if other is None else ours / other, "–", None, unit, "no claim")
+    return Claim(claim, ours, other, None if other is None else ours / other, "–", None, unit, note)
 
 
 def number(value: float | None) -> str:

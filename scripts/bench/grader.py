@@ -16,15 +16,17 @@ import re
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from eval.data.datasets import load
-from eval.grading.grader import grade
+from eval.grading.grader import grade_all
 from eval.report.rows import read_rows
+from mcts.jsonl import read_objects
 
 RIVAL = """
 import json, sys, time, importlib.metadata
@@ -45,8 +47,7 @@ Pair = tuple[str, str]
 def ours(pairs: list[Pair]) -> tuple[list[bool | None], float]:
     """Verdicts and seconds, from a cold start (the workers' own start included)."""
     started = time.perf_counter()
-    with ThreadPoolExecutor(4) as threads:
-        verdicts = [found.equal for found in threads.map(lambda pair: grade(*pair), pairs)]
+    verdicts = [found.equal for found in grade_all(pairs)]
     return verdicts, time.perf_counter() - started
 
 
@@ -58,14 +59,29 @@ def rival(python: str, pairs: list[Pair]) -> tuple[list[bool | None], float, str
     return result["verdicts"], result["seconds"], f"math-verify {result['version']}"
 
 
-def judge(name: str, labels: list[bool], verdicts: list[bool | None], seconds: float) -> str:
+def judge(labels: list[bool], verdicts: list[bool | None]) -> str:
+    pairs = list(zip(labels, verdicts, strict=True))
     counts = {
-        "right": sum(label is found for label, found in zip(labels, verdicts, strict=True)),
-        "wrongly accepted": sum(found is True and not label for label, found in zip(labels, verdicts, strict=True)),
-        "wrongly rejected": sum(found is False and label for label, found in zip(labels, verdicts, strict=True)),
+        "right": sum(label is found for label, found in pairs),
+        "wrongly accepted": sum(found is True and not label for label, found in pairs),
+        "wrongly rejected": sum(found is False and label for label, found in pairs),
         "undecided": verdicts.count(None),
     }
-    return f"{name:20} {seconds:7.1f} s  " + ", ".join(f"{key} {count}" for key, count in counts.items())
+    return ", ".join(f"{key} {count}" for key, count in counts.items())
+
+
+def counted(verdicts: list[bool | None]) -> str:
+    return f"accepted {verdicts.count(True)}, undecided {verdicts.count(None)}"
+
+
+def compare(title: str, pairs: list[Pair], python: str | None, said: Callable[[list[bool | None]], str]) -> None:
+    """Prints what ours makes of some pairs and, where there is a `python` for it, the rival. said: of verdicts."""
+    print(f"{len(pairs)} {title}")
+    verdicts, seconds = ours(pairs)
+    print(f"{'ours':20} {seconds:7.1f} s  {said(verdicts)}")
+    if python:
+        verdicts, seconds, name = rival(python, pairs)
+        print(f"{name:20} {seconds:7.1f} s  {said(verdicts)}")
 
 
 def output_pairs(paths: list[Path], limit: int) -> list[Pair]:
@@ -75,16 +91,8 @@ def output_pairs(paths: list[Path], limit: int) -> list[Pair]:
 
 _TOKEN = re.compile(r"\\[a-zA-Z]+|\d+|[a-zA-Z]|\S")
 _OTHER = {
-    "+": "-",
-    "<": ">",
-    "\\le": "\\ge",
-    "\\sin": "\\cos",
-    "(": "[",
-    ")": "]",
-    "\\cup": "\\cap",
-    "\\pi": "e",
-    "^": "_",
-}
+    "+": "-", "<": ">", "\\le": "\\ge", "\\sin": "\\cos", "(": "[", ")": "]", "\\cup": "\\cap", "\\pi": "e", "^": "_",
+}  # fmt: skip
 _OTHER |= {other: token for token, other in _OTHER.items() if token not in ("^", "\\pi")}
 
 
@@ -116,30 +124,14 @@ def main() -> None:
     parser.add_argument("--rival", metavar="PYTHON")
     options = parser.parse_args()
     if options.golds:
-        pairs = changed_golds(options.golds, options.limit)
-        verdicts, seconds = ours(pairs)
-        print(f"{len(pairs)} golds with one token changed")
-        print(f"{'ours':20} {seconds:7.1f} s  accepted {verdicts.count(True)}, undecided {verdicts.count(None)}")
-        if options.rival:
-            verdicts, seconds, name = rival(options.rival, pairs)
-            print(f"{name:20} {seconds:7.1f} s  accepted {verdicts.count(True)}")
+        compare("golds with one token changed", changed_golds(options.golds, options.limit), options.rival, counted)
     if options.pairs:
-        rows = [json.loads(line) for line in options.pairs.read_text(encoding="utf-8").splitlines()]
-        rows = [row for row in rows if isinstance(row.get("equal"), bool)]
-        labels, pairs = [row["equal"] for row in rows], [(row["gold"], row["prediction"]) for row in rows]
-        print(f"{len(pairs)} labelled pairs")
-        print(judge("ours", labels, *ours(pairs)))
-        if options.rival:
-            verdicts, seconds, name = rival(options.rival, pairs)
-            print(judge(name, labels, verdicts, seconds))
+        rows = [row for _, row in read_objects(options.pairs) if isinstance(row.get("equal"), bool)]
+        labels = [row["equal"] for row in rows]
+        pairs = [(row["gold"], row["prediction"]) for row in rows]
+        compare("labelled pairs", pairs, options.rival, partial(judge, labels))
     if options.outputs:
-        pairs = output_pairs(options.outputs, options.limit)
-        verdicts, seconds = ours(pairs)
-        print(f"{len(pairs)} pairs of published outputs")
-        print(f"{'ours':20} {seconds:7.1f} s  accepted {verdicts.count(True)}, undecided {verdicts.count(None)}")
-        if options.rival:
-            verdicts, seconds, name = rival(options.rival, pairs)
-            print(f"{name:20} {seconds:7.1f} s  accepted {verdicts.count(True)}")
+        compare("pairs of published outputs", output_pairs(options.outputs, options.limit), options.rival, counted)
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import io
 import multiprocessing
 import os
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -35,12 +33,11 @@ from typing import Any
 from arbor.assembly import grade, load_markup, load_model
 from eval.data.questions import read_questions
 from mcts.interpreter import Execution, ForkInterpreter, Interpreter, State
-from mcts.interpreter.observation import Capture, observe
-from mcts.search.driver import Solver, run_file
-from mcts.trees.file import TreeWriter, read_tree_lines
+from mcts.search.driver import Solver, solve_all
 from models.engines.config import load_config
 from scripts.bench import common
-from scripts.bench.common import Claim
+from scripts.bench.common import Claim, beside
+from scripts.bench.published import replay
 
 REPEATS, STATES, QUESTIONS, SIBLINGS = 200, 1000, 20, 5
 OF_A_PROCESS = "import os"  # a path with this is more than values
@@ -61,19 +58,6 @@ PATHS = {
         "print(sum(roots) + area + pair[x] + limit)",
     ),
 }
-
-
-def replay(path: list[str], code: str) -> str:
-    """The last snippet's observation, after every earlier one ran again."""
-    namespace: dict[str, object] = {"__name__": "__main__"}
-    capture = Capture()
-    standard_output, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(capture))
-    try:
-        for earlier in path:
-            observe(earlier, namespace, capture, "alphamath")
-        return observe(code, namespace, capture, "alphamath")[0]
-    finally:
-        sys.stdout = standard_output
 
 
 def replay_times(path: list[str], code: str, repeats: int) -> list[float]:
@@ -240,31 +224,26 @@ class ReplayingInterpreter:
         return Execution(observation, State([*path, code]), time.perf_counter() - started, False)
 
 
-async def search(name: str, model: Any, interpreter: Interpreter, path: Path) -> tuple[float, list[Any]]:
+async def search(name: str, model: Any, interpreter: Interpreter) -> tuple[float, list[Any]]:
     """Seconds of the searches of the first development questions, and their trees."""
     config = load_config(Path("configs/tiny") / f"{name}.yaml")
     solver = Solver(config, model, load_markup(config), interpreter, grade, 0, {})
-    writer = TreeWriter(path, "bench")
-    writer.open(resume=False)
     questions = list(islice(read_questions(Path("models/tiny/data/dev.jsonl")), QUESTIONS))
     started = time.perf_counter()
-    await run_file(solver, questions, writer, config.questions_in_flight, lambda record: None)
-    seconds = time.perf_counter() - started
-    return seconds, sorted((record["question"], str(record["react"])) for _, record in read_tree_lines(path))
+    found = {question.index: record["react"] async for question, record in solve_all(solver, questions, QUESTIONS)}
+    return time.perf_counter() - started, [found[index] for index in sorted(found)]
 
 
 async def searches(interpreter: ForkInterpreter) -> list[Claim]:
     claims = []
     model = load_model(load_config(Path("configs/tiny/mcts.yaml")))
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("sbs_1_5", "mcts"):
-            rival, trees = await search(name, model, ReplayingInterpreter(), Path(folder, f"{name}.replay"))
-            ours, same = await search(name, model, interpreter, Path(folder, f"{name}.fork"))
-            equal = sum(one == other for one, other in zip(trees, same, strict=True))
-            note = f"{equal} of {len(trees)} trees the same"
-            claims.append(
-                common.at_most(f"search of the embedded model, {name}, against replay", ours, rival, 1.0, "s", note)
-            )
+    for name in ("sbs_1_5", "mcts"):
+        rival, trees = await search(name, model, ReplayingInterpreter())
+        ours, same = await search(name, model, interpreter)
+        equal = sum(one == other for one, other in zip(trees, same, strict=True))
+        note = f"{equal} of {len(trees)} trees the same"
+        claim = f"search of the embedded model, {name}, against replay"
+        claims.append(common.at_most(claim, ours, rival, 1.0, "s", note))
     return claims
 
 
@@ -274,11 +253,6 @@ def interval(times: list[float]) -> str:
     last, half = len(ordered) - 1, 0.98 * len(ordered) ** 0.5
     low, high = ordered[max(0, int(last / 2 - half))], ordered[min(last, int(last / 2 + half) + 1)]
     return f"n = {last + 1}, {low:.2f}–{high:.2f}, p99 {ordered[int(0.99 * last)]:.1f}"
-
-
-def compared(claim: str, ours: float, rival: float, unit: str, note: str = "") -> Claim:
-    """A row without a bar."""
-    return Claim(claim, ours, rival, ours / rival, "–", None, unit, note)
 
 
 async def snippet_claims(interpreter: ForkInterpreter) -> list[Claim]:
@@ -302,8 +276,8 @@ async def snippet_claims(interpreter: ForkInterpreter) -> list[Claim]:
             common.at_most(
                 f"{name} snippet in a chain", chained, 0.5 if trivial else 5.0, unit="ms", note=interval(chain)
             ),
-            compared(f"{name} snippet, forked, against replay of a path of 8", fork, replayed, "ms", interval(forked)),
-            compared("… against a pool", fork, pooled, "ms"),
+            beside(f"{name} snippet, forked, against replay of a path of 8", fork, replayed, "ms", interval(forked)),
+            beside("… against a pool", fork, pooled, "ms"),
             common.at_most(
                 f"{name} snippet, one of five siblings of a process, against as many forks",
                 sibling, unannounced, 0.5, "ms", interval(siblings[1]),
@@ -314,9 +288,9 @@ async def snippet_claims(interpreter: ForkInterpreter) -> list[Claim]:
             floor = 1e3 * statistics.median(bare_fork_times(REPEATS))
             claims += [
                 common.at_most("trivial snippet in a search", ours, 1.0, unit="ms", note=interval(live)),
-                compared("… against a bare fork", ours, floor, "ms"),
-                compared("… against replay of a path of 8", ours, replayed, "ms"),
-                compared("snippets a second, 64 in flight, against a pool for each 16", rate, 1e3 / pooled, "1/s"),
+                beside("… against a bare fork", ours, floor, "ms"),
+                beside("… against replay of a path of 8", ours, replayed, "ms"),
+                beside("snippets a second, 64 in flight, against a pool for each 16", rate, 1e3 / pooled, "1/s"),
             ]
     return claims
 
@@ -328,7 +302,7 @@ async def claims() -> list[Claim]:
         alone = STATES * lone_process_mib()
         mib, seconds = await state_memory(interpreter, STATES)
         note = f"made in {seconds:.1f} s"
-        rows.append(compared(f"memory of {STATES} live states, against as many processes", mib, alone, "MiB", note))
+        rows.append(beside(f"memory of {STATES} live states, against as many processes", mib, alone, "MiB", note))
     late = await overshoot(1.0, 6)
     rows.append(common.at_most("an endless snippet beyond its limit", max(late), 1.0, unit="s", note="most of 6"))
     return rows

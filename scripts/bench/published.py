@@ -99,14 +99,14 @@ def prompt_of(markup: Markup, question: str, node: Node) -> str:
     return prompt + (steps + markup.step_delim if steps else "")
 
 
-def run_code(node: Node, code: str) -> str:
-    """What `code` prints after every earlier snippet of its path has run again, in this process."""
+def replay(path: Sequence[str], code: str) -> str:
+    """What `code` prints after every earlier snippet of its path has run again, in a fresh namespace here."""
     namespace: dict[str, object] = {"__name__": "__main__"}
     capture = Capture()
     standard_output, sys.stdout = sys.stdout, io.TextIOWrapper(io.BufferedWriter(capture))
     try:
-        for earlier in node.path():
-            observe(earlier.action_input, namespace, capture, "alphamath")
+        for earlier in path:
+            observe(earlier, namespace, capture, "alphamath")
         return observe(code, namespace, capture, "alphamath")[0]
     finally:
         sys.stdout = standard_output
@@ -124,7 +124,7 @@ def grow(work: Work) -> Node:
             child.final_answer = step.final_answer
             if step.code:
                 child.action_input = step.code
-                observation = run_code(leaf, step.code)
+                observation = replay([earlier.action_input for earlier in leaf.path()], step.code)
                 child.text = markup.observed(step, observation)
                 child.final_answer = printed_answer(observation) if step.answers else ""
             child.terminal = bool(child.final_answer) or step.answers or not step.parsable

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -44,6 +45,12 @@ def run(*command: str, cwd: Path, **keys) -> tuple[int, str, str]:
     process = start(*command, cwd=cwd, **keys)
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
+
+
+def run_together(*commands: tuple[str, ...], cwd: Path) -> list[tuple[int, str, str]]:
+    """`run` for commands that do not wait for each other: imports are most of what each takes."""
+    with ThreadPoolExecutor(4) as threads:
+        return list(threads.map(lambda command: run(*command, cwd=cwd), commands))
 
 
 def lines(path: Path) -> list[dict]:
@@ -95,29 +102,30 @@ def test_one_thing_has_one_name() -> None:
     assert seen == set(published)
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_documented_scripts_work_by_path_from_any_folder(script: str, tmp_path: Path) -> None:
-    code, out, err = run(str(ROOT / script), "--help", cwd=tmp_path)
-    assert code == 0 and out.startswith(f"Usage: {Path(script).name}"), err
+def test_documented_scripts_work_by_path_from_any_folder(tmp_path: Path) -> None:
+    done = run_together(*((str(ROOT / script), "--help") for script in SCRIPTS), cwd=tmp_path)
+    for script, (code, out, err) in zip(SCRIPTS, done, strict=True):
+        assert code == 0 and out.startswith(f"Usage: {Path(script).name}"), (script, err)
 
 
 def test_documented_scripts_work_as_modules(tmp_path: Path) -> None:
     assert len(SCRIPTS) >= 21
-    for module in ("scripts.demo", "scripts.serve", "solver_demo", "scripts.bench"):
-        code, out, err = run("-m", module, "--help", cwd=tmp_path)
+    modules = ("scripts.demo", "scripts.serve", "solver_demo", "scripts.bench")
+    for code, out, err in run_together(*(("-m", module, "--help") for module in modules), cwd=tmp_path):
         assert code == 0 and out.startswith("Usage:"), err
 
 
 def test_bad_options_are_one_line(tmp_path: Path) -> None:
-    for command, words in (
+    bad = (
         (("solve", "--questions", HELD_OUT), "Missing option '--config'"),
         (("solve", *GREEDY), "--questions FILE or --question TEXT"),
         (("solve", *GREEDY, "--qestions", "x"), "--questions"),
         (("solve", *GREEDY, "--questions", HELD_OUT, "--limit", "many"), "--limit many: expected a whole number"),
         (("evaluate",), "expected files"),
         (("nothing",), "nothing"),
-    ):
-        code, _, err = run("-m", "arbor", *command, cwd=tmp_path)
+    )
+    done = run_together(*(("-m", "arbor", *command) for command, _ in bad), cwd=tmp_path)
+    for (_, words), (code, _, err) in zip(bad, done, strict=True):
         assert code == 2 and words in err and len(err.splitlines()) == 1, err
 
 
@@ -160,15 +168,14 @@ def test_paths_of_a_configuration_are_found_beside_it_and_from_any_folder(tmp_pa
 
 def test_the_example_of_the_help_is_solved_and_its_record_written(tmp_path: Path) -> None:
     question = "A garden is 7 m longer than it is wide. Its area is 744 square metres. How wide is it?"
-    output = tmp_path / "one.jsonl"
-    for command in (("ask", question), ("solve", "--config", str(TINY / "sbs_3_5.yaml"), "--question", question)):
-        code, out, err = run("-m", "arbor", *command, "--output", str(output), cwd=tmp_path)
+    asked = ("ask", question), ("solve", "--config", str(TINY / "sbs_3_5.yaml"), "--question", question)
+    commands = [("-m", "arbor", *words, "--output", f"{words[0]}.jsonl") for words in asked]
+    for command, (code, out, err) in zip(commands, run_together(*commands, cwd=tmp_path), strict=True):
         assert code == 0 and "answer: 24 " in out, err
-        (record,) = lines(output)
+        (record,) = lines(tmp_path / command[-1])
         assert record["question"] == question and record["prediction"]["final_answer"] == "24"
-        code, _, err = run("-m", "arbor", *command, "--output", str(output), cwd=tmp_path)
+    for code, _, err in run_together(*commands, cwd=tmp_path):
         assert code == 2 and "exists already" in err
-        output.unlink()
 
 
 def small_window(folder: Path) -> list[str]:
@@ -184,31 +191,36 @@ def small_window(folder: Path) -> list[str]:
 
 def test_prompts_that_do_not_fit_are_counted_and_fail_the_run_where_nothing_fits(tmp_path: Path) -> None:
     options = small_window(tmp_path)
-    code, out, err = run(
-        "-m", "arbor", "solve", *options, "--questions", HELD_OUT, "--limit", "3", "--output", "o.jsonl", cwd=tmp_path
-    )
+    (code, out, err), (asked, _, refused) = run_together(
+        ("-m", "arbor", "solve", *options, "--questions", HELD_OUT, "--limit", "3", "--output", "o.jsonl"),
+        ("-m", "arbor", "ask", *options, "Find x with x + 1 = 3 and so on and on."), cwd=tmp_path,
+    )  # fmt: skip
     said = [line for line in err.splitlines() if "| " not in line]
     assert code == 2 and out.strip() == "o.jsonl" and "no answer to 3 of 3 questions: prompt too long 3" in said
     assert said[-1].startswith("error: o.jsonl: no question could be searched: prompt too long")
     assert [row["meta"]["no_answer"] for row in lines(tmp_path / "o.jsonl")] == ["prompt too long"] * 3
-    code, _, err = run("-m", "arbor", "ask", *options, "Find x with x + 1 = 3 and so on and on.", cwd=tmp_path)
-    assert code == 2 and err.splitlines()[-1].startswith("error: the question could not be searched: prompt too long")
+    assert asked == 2
+    assert refused.splitlines()[-1].startswith("error: the question could not be searched: prompt too long")
 
 
 # --- how a run ends
 
 
 def wait_for_lines(path: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < count):
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
-)
-def test_a_stopped_run_says_what_it_keeps_and_counts_on(number: int, code: int, word: str, tmp_path: Path) -> None:
-    path = tmp_path / "o.jsonl"
+def test_a_stopped_run_says_what_it_keeps_and_counts_on(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(stop_and_go_on, signal.SIGINT, 130, "interrupted", tmp_path)
+        second = threads.submit(stop_and_go_on, signal.SIGTERM, 143, "terminated", tmp_path)
+        first.result(), second.result()
+
+
+def stop_and_go_on(number: int, code: int, word: str, folder: Path) -> None:
+    path, tmp_path = folder / f"{word}.jsonl", folder
     command = ["-m", "arbor", "solve", *GREEDY, "--questions", HELD_OUT, "--limit", "150", "--output", str(path)]
     running = start(*command, "--set", "batch_size=1", cwd=tmp_path)
     wait_for_lines(path, 3)
@@ -252,12 +264,25 @@ ENDLESS = {
 """Command → arguments with which it reads a file that never ends."""
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str]]:
+    """Command → its exit code and standard error after SIGTERM; they are stopped beside each other."""
+    with ThreadPoolExecutor(4) as threads:
+        found = {name: threads.submit(stop, name, tmp_path_factory.mktemp(name)) for name in ENDLESS}
+    return {name: one.result() for name, one in found.items()}
+
+
 @pytest.mark.parametrize("name", ENDLESS)
-def test_sigterm_ends_every_command(name: str, tmp_path: Path) -> None:
-    pipe = tmp_path / "in.jsonl"
+def test_sigterm_ends_every_command(name: str, stopped: dict[str, tuple[int, str]]) -> None:
+    code, err = stopped[name]
+    assert code == 143 and "terminated" in err and "Traceback" not in err
+
+
+def stop(name: str, folder: Path) -> tuple[int, str]:
+    pipe = folder / "in.jsonl"
     os.mkfifo(pipe)
     words = [str(pipe) if word == "FILE" else word for word in ENDLESS[name]]
-    running = start("-m", "arbor", name, *words, cwd=tmp_path)
+    running = start("-m", "arbor", name, *words, cwd=folder)
     fill = b""
     if name == "decide":  # works line by line, and stops between two lines
         leaf = {"text": "", "final_answer": "1", "value": 0.5}
@@ -274,7 +299,7 @@ def test_sigterm_ends_every_command(name: str, tmp_path: Path) -> None:
         running.send_signal(signal.SIGTERM)
         _, err = running.communicate(timeout=60)
         thread.join()
-    assert running.returncode == 143 and "terminated" in err and "Traceback" not in err
+    return running.returncode, err
 
 
 def test_a_stopped_question_promises_nothing(tmp_path: Path) -> None:
@@ -318,11 +343,10 @@ def test_outputs_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 def test_the_greedy_script_is_greedy_unless_told_otherwise(tmp_path: Path) -> None:
     keys = yaml.safe_load((TINY / "sbs_3_5.yaml").read_text(encoding="utf-8"))
     assert keys["temperature"] == 1.0
-    for name, more in (("one", ()), ("two", ()), ("warm", ("--set", "temperature=0.9"))):
-        code, _, err = run(
-            str(ROOT / "react_batch_demo.py"), "--custom_cfg", str(TINY / "sbs_3_5.yaml"), "--qaf", HELD_OUT,
-            "--limit", "4", "--output", f"{name}.jsonl", "--seed", str(len(name) + len(more)), *more, cwd=tmp_path,
-        )  # fmt: skip
+    words = (str(ROOT / "react_batch_demo.py"), "--custom_cfg", str(TINY / "sbs_3_5.yaml"), "--qaf", HELD_OUT)
+    more = {"one": ("--seed", "3"), "two": ("--seed", "3"), "warm": ("--seed", "6", "--set", "temperature=0.9")}
+    commands = ((*words, "--limit", "4", "--output", f"{name}.jsonl", *own) for name, own in more.items())
+    for code, _, err in run_together(*commands, cwd=tmp_path):
         assert code == 0, err
     one, two, warm = ([row["react"] for row in lines(tmp_path / f"{name}.jsonl")] for name in ("one", "two", "warm"))
     assert one == two != warm

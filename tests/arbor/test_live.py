@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -64,11 +65,12 @@ def test_a_training_says_its_losses_and_what_is_left(trees: Path, tmp_path: Path
 
 
 def test_commands_over_saved_trees_count_them(trees: Path, tmp_path: Path) -> None:
-    assert live_lines("evaluate", trees, "--audit", tmp_path / "u.jsonl")[-1].startswith("answers: ")
-    assert live_lines("grade-trees", trees)[-1].startswith("trees: 3")
-    model = ROOT / "models/tiny/weights"
-    lines = live_lines("rerank", "--trees", trees, "--model", model, "--output", tmp_path / "r.jsonl")
-    assert lines[-1].startswith("questions: 3; accuracy: ")
+    rerank = ("rerank", "--trees", trees, "--model", ROOT / "models/tiny/weights", "--output", tmp_path / "r.jsonl")
+    commands = ("evaluate", trees, "--audit", tmp_path / "u.jsonl"), ("grade-trees", trees), rerank
+    with ThreadPoolExecutor() as threads:
+        evaluated, graded, reranked = threads.map(lambda words: live_lines(*words)[-1], commands)
+    assert evaluated.startswith("answers: ") and graded.startswith("trees: 3")
+    assert reranked.startswith("questions: 3; accuracy: ")
 
 
 def test_stages_of_rounds_are_live_where_the_command_can_be() -> None:

@@ -29,7 +29,7 @@ pytest.importorskip("uvicorn", reason="uvicorn is not installed: pip install -r 
 import openai
 
 from arbor.assembly import describe, load_model, open_solver
-from arbor.commands.serve import listen, read_keys
+from arbor.commands.serve import command, listen, read_keys
 from arbor.serving.asked import method_keys, most_samples
 from arbor.serving.limits import Gate, Limits, Refused
 from arbor.serving.process import make_server
@@ -268,6 +268,38 @@ def test_bad_requests_get_one_line(server: Server, code: int, words: str, body: 
     assert server.post(chat("What is 1 + 1?", "arbor-greedy"))[0] == 200
 
 
+BAD_COMPLETIONS: list[dict[str, Any]] = [
+    {"prompt": ""},
+    {"prompt": [1, -2]},
+    {"prompt": [True]},
+    {"prompt": [1 << 40]},
+    {"prompt": [1, 768]},
+    {"prompt": "a", "n": 0},
+    {"prompt": "a", "max_tokens": "many"},
+    {"prompt": "a", "temperature": -1},
+    {"prompt": "a", "temperature": True},
+    {"prompt": "a", "top_p": 2},
+    {"prompt": "a", "stop": [""]},
+    {"prompt": "a", "stop": 3},
+    {"prompt": "a", "stream": True},
+    {"prompt": "a", "echo": True},
+    {"prompt": "a", "model": "another"},
+    {"prompt": "a", "seed": 1.5},
+    {"prompt": "a", "temperature": 10**400},
+    {"prompt": "a", "n": "a" * 100_000},
+    {"prompt": [5] * 4000},
+]
+
+
+@pytest.mark.parametrize("body", BAD_COMPLETIONS)
+def test_bad_requests_to_the_engine_get_one_line_too(server: Server, body: dict[str, Any]) -> None:
+    status, reply = server.post({"model": "weights", **body}, "/v1/completions")
+    assert status in (400, 404), reply
+    assert "\n" not in reply["error"]["message"] and len(reply["error"]["message"]) < 420
+    good = {"model": "weights", "prompt": "a", "max_tokens": 1, "stop": "b", "user": "me", "seed": None}
+    assert server.post(good, "/v1/completions")[0] == 200
+
+
 @pytest.mark.parametrize(
     "raw", [b" ", b"no json", b"[" * 100_000, b"\xff\xfe", b'{"model"', b'{"temperature": NaN}', b"1"]
 )
@@ -426,6 +458,16 @@ def test_several_processes_listen_on_one_port_where_told_to() -> None:
             listen("127.0.0.1", port, False)
 
 
+def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arbor.serving.process.load_model", None)
+    words = f"127.0.0.1:{server.port}: .*in use"
+    for port, said in ((server.port, words), (99999, "--port 99999: .*from 0 to 65535")):
+        with pytest.raises(UserError, match=said):
+            command.main(["--config", str(CONFIG), "--port", str(port)], standalone_mode=False)
+
+
 def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ARBOR_API_KEY", raising=False)
     assert read_keys(None) == []
@@ -440,20 +482,11 @@ def test_keys_come_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: p
             read_keys(missing)
 
 
-def test_without_the_extra_the_engine_is_served_alone_and_that_is_said() -> None:
+def test_what_the_extra_installs_is_named_where_it_is_missing() -> None:
     code = "import sys; sys.modules['starlette'] = None; from arbor.commands import main; main('serve')"
-    command = [sys.executable, "-c", code, "--config", str(CONFIG), "--port", "0"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    url = process.stdout.readline().split()[-1]
-    body = json.dumps({"prompt": GARDEN, "max_tokens": 3}).encode()
-    with urllib.request.urlopen(url + "/completions", body, timeout=60) as reply:
-        assert len(json.load(reply)["choices"][0]["token_ids"]) == 3
-    process.terminate()
-    _, err = process.communicate(timeout=30)
-    assert "arbor-search[serve]" in err and process.returncode == 143
-    refused = subprocess.run([*command, "--keys", str(CONFIG)], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert refused.returncode == 2 and "keys need arbor-search[serve]" in refused.stderr
+    words = [sys.executable, "-c", code, "--config", str(CONFIG), "--port", "0"]
+    refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2 and "arbor-search[serve]" in refused.stderr and len(refused.stderr.splitlines()) == 1
 
 
 async def test_a_gate_loses_no_place_whoever_leaves() -> None:
@@ -486,7 +519,7 @@ def test_names_stand_for_methods() -> None:
     for name, samples in (("arbor-greedy", 1), ("arbor-sbs-3-5", 5), ("arbor-mcts-9", 5), ("arbor-mcts-9-2", 2)):
         keys = method_keys(name)
         assert keys is not None and keys.get("n_generate_sample", 1) == samples
-    assert most_samples(config) == 9 * 15
+    assert most_samples(config) == (config.max_depth + 1) * 15
     for name in (
         "arbor-",
         "arbor-sbs",

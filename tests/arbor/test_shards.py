@@ -33,14 +33,21 @@ def start(*arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def arbor(*arguments: object) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def arbor(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return ended(start(*arguments))
+
+
+def search(output: Path, *more: object, limit: int = LIMIT) -> subprocess.Popen[str]:
+    return start("solve", "--config", CONFIG, "--questions", HELD_OUT, "--limit", limit, "--output", output, *more)
+
+
 def solve(output: Path, *more: object, limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
-    return arbor("solve", "--config", CONFIG, "--questions", HELD_OUT, "--limit", limit, "--output", output, *more)
+    return ended(search(output, *more, limit=limit))
 
 
 def rows(path: Path) -> list[dict]:
@@ -63,8 +70,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Three shards, counted from 1 as some schedulers do."""
     folder = tmp_path_factory.mktemp("shards")
     paths = [folder / f"{number}.jsonl" for number in (1, 2, 3)]
-    for number, path in enumerate(paths, start=1):
-        done = solve(path, "--shard", f"{number}/3")
+    running = [search(path, "--shard", f"{number}/3") for number, path in enumerate(paths, start=1)]
+    for done in map(ended, running):
         assert done.returncode == 0, done.stderr
     return paths
 

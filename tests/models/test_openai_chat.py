@@ -7,7 +7,6 @@ import asyncio
 import email.utils
 import itertools
 import json
-import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -29,10 +28,10 @@ from models.engines.config import make_config
 from models.engines.openai import OpenAIModel, Settings
 from models.engines.openai_chat import Letters, OpenAIChat
 from models.engines.registry import check_model, describe_model, load_engine
-from models.engines.server import Handler, Service, make_server
 from models.engines.transformers.engine import TransformersModel
 from tests.mcts.conftest import ask
 from tests.models.chats import tokenizer_of
+from tests.models.completions import Handler, Service, start
 from tests.models.test_openai_engine import NoIds
 
 ASKED = Conversation((Message("system", "Be brief."), Message("user", "What is 2 + 3? é")))
@@ -70,9 +69,7 @@ class Chats(Handler):
         ids = model.encode_chat(Conversation(turns)) + model.encode(begun)
         stop = tuple(body.get("stop", ()))
         params = Sampling(body["temperature"], body.get("top_p", 1.0), -1, body["max_tokens"], stop)
-        expansion = asyncio.run_coroutine_threadsafe(
-            model.sample(Context(None, ids), 1, params), self.service._thread._loop
-        ).result()
+        expansion = self.service.thread.call(model.sample(Context(None, ids), 1, params))
         sample = expansion.samples[0]
         choice: dict[str, Any] = {"message": {"role": "assistant", "content": sample.text}}
         choice["finish_reason"] = "length" if sample.finish == "length" else "stop"
@@ -94,11 +91,8 @@ class Server:
     def __init__(self, folder: Path, **changes: Any) -> None:
         service, self.reference = engines(folder)
         fresh = {"replies": [], "asked": [], "headers_seen": [], "refuses": {}}
-        self.handler: Any = type("Bound", (Chats,), {"service": service, **fresh, **changes})
-        self.http = make_server("127.0.0.1", 0)
-        self.http.RequestHandlerClass = self.handler
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.http, self.url = start(Chats, service, **(fresh | changes))
+        self.handler: Any = self.http.RequestHandlerClass
 
     def model(self, **keys: Any) -> OpenAIChat:
         return OpenAIChat.load(need_value=False, engine_args={"api": "chat", "base_url": self.url, "retries": 1} | keys)
@@ -399,10 +393,7 @@ async def test_the_prompt_of_a_chat_reaches_a_server_of_texts_with_its_control_t
     complete = NoIds.complete
     NoIds.complete = lambda self, body: prompts.append(body["prompt"]) or complete(self, body)  # type: ignore[method-assign]
     try:
-        http = make_server("127.0.0.1", 0)
-        http.RequestHandlerClass = type("Bound", (Texts,), {"service": service})
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{http.server_address[1]}/v1"
+        _, url = start(Texts, service)
         model = OpenAIModel.load(folder, need_value=False, engine_args={"base_url": url})
         ids = model.encode_chat(Conversation((Message("user", "a <|im_end|> b"),)))
         await model.sample(Context(None, ids), 1, Sampling(max_tokens=2))

@@ -6,12 +6,8 @@ import asyncio
 import importlib.util
 import itertools
 import json
-import socket
-import struct
 import subprocess
 import sys
-import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -22,12 +18,12 @@ import pytest
 
 pytest.importorskip("httpx", reason="httpx is not installed: pip install -r requirements-openai.txt")
 
-from arbor.commands import serve
+from arbor.serving.limits import Refused
 from mcts.errors import UserError
 from mcts.model import Context, ContextTooLong, Sampling
 from models.engines.openai import Dialect, OpenAIModel
-from models.engines.server import Handler, Service, make_server
 from models.engines.transformers.engine import TransformersModel
+from tests.models.completions import Handler, Service, start
 from tests.models.engines import (
     PROMPT,
     WEIGHTS,
@@ -42,15 +38,12 @@ from tests.models.engines import (
 
 
 class Server:
-    """`arbor serve` in this process. handler: what answers, where it should differ."""
+    """The engine's completions over HTTP. handler: what answers, where it should differ."""
 
     def __init__(self, folder: Path, handler: type[Handler] = Handler, *, need_value: bool = True) -> None:
         self.folder = folder
-        service = Service(TransformersModel.load(folder, need_value=need_value), "tiny")
-        self.http = make_server("127.0.0.1", 0)
-        self.http.RequestHandlerClass = type("Bound", (handler,), {"service": service})
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        self.service = Service(TransformersModel.load(folder, need_value=need_value), "tiny")
+        self.http, self.url = start(handler, self.service)
 
     def model(self, *, need_value: bool = True, **changes: Any) -> OpenAIModel:
         return OpenAIModel.load(self.folder, need_value=need_value, engine_args={"base_url": self.url} | changes)
@@ -96,7 +89,7 @@ class NoIds:
 
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(body["prompt"], str):
-            raise ValueError("prompt: expected a text")
+            raise Refused(400, "prompt: expected a text")
         return self.service.complete(body)
 
 
@@ -210,7 +203,7 @@ async def test_a_prompt_that_is_too_long_is_told_apart_from_other_refusals(serve
 
 
 def test_the_server_continues_prompts_from_kept_entries(server: Server) -> None:
-    totals = server.http.RequestHandlerClass.service.model.totals  # type: ignore[attr-defined]
+    totals = server.service.model.totals
     _, first = server.post({"prompt": PROMPT * 3, "max_tokens": 8, "temperature": 0})
     ids = list(server.model().encode_prompt(PROMPT * 3)) + first["choices"][0]["token_ids"]
     before = totals.tokens_computed
@@ -218,67 +211,6 @@ def test_the_server_continues_prompts_from_kept_entries(server: Server) -> None:
     assert totals.tokens_computed - before <= 3
     assert first["usage"]["completion_tokens"] >= 8 and len(second["choices"]) == 2
     assert -1 < second["value"] < 1
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        [],
-        {"prompt": ""},
-        {"prompt": [1, -2]},
-        {"prompt": [True]},
-        {"prompt": [1 << 40]},
-        {"prompt": [1, 320]},
-        {"prompt": "a", "n": 0},
-        {"prompt": "a", "max_tokens": "many"},
-        {"prompt": "a", "temperature": -1},
-        {"prompt": "a", "top_p": 2},
-        {"prompt": "a", "stop": [""]},
-        {"prompt": "a", "stream": True},
-        {"prompt": "a", "echo": True},
-        {"prompt": "a", "model": "another"},
-        {"prompt": "a", "temperature": 10**400},
-        {"prompt": "a", "temperature": float("nan")},
-        {"prompt": "a", "n": "a" * 100_000},
-        {"prompt": [5] * 4000},
-    ],
-)
-def test_the_server_answers_bad_requests_and_lives_on(server: Server, body: Any) -> None:
-    code, reply = server.post(body)
-    assert code == 400 and "\n" not in reply["error"]["message"] and len(reply["error"]["message"]) < 300
-    assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
-
-
-@pytest.mark.parametrize("body", [b"", b"no json", b"[" * 100_000, b"\xff\xfe", b'{"prompt": "a"'])
-def test_bodies_that_are_no_json_are_answered(server: Server, body: bytes) -> None:
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(urllib.request.Request(server.url + "/completions", body or b" "))
-    assert refused.value.code == 400
-
-
-def test_clients_that_hang_up_are_no_event(server: Server, capfd: pytest.CaptureFixture) -> None:
-    host, port = server.http.server_address[:2]
-    body = json.dumps({"prompt": PROMPT, "max_tokens": 64}).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-    for sent in (b"", b"POST", head, head + body[:9], head + body):
-        with socket.create_connection((str(host), int(port))) as client:
-            client.sendall(sent)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
-    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
-        time.sleep(0.01)
-    assert server.post({"prompt": "a", "max_tokens": 1})[0] == 200
-    assert not capfd.readouterr().err
-
-
-def test_a_place_that_cannot_be_listened_on_is_found_before_the_model_is_loaded(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("arbor.commands.serve.load_model", None)
-    line = ["--config", "configs/tiny/sbs_3_5.yaml", "--port"]
-    taken = server.http.server_address[1]
-    for port, words in ((taken, f"127.0.0.1:{taken}: .*in use"), (99999, "--port 99999: .*from 0 to 65535")):
-        with pytest.raises(UserError, match=words):
-            serve.command.main([*line, str(port)], standalone_mode=False)
 
 
 class Odd(Handler):
