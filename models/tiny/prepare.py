@@ -48,7 +48,8 @@ def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution
     return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def new_model(tokenizer: PreTrainedTokenizerFast, tied: bool) -> LlamaForCausalLM:
+    """tied: input embeddings are those of the output, as in the shipped model."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
@@ -58,15 +59,16 @@ def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         num_key_value_heads=1,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
-        tie_word_embeddings=False,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    # AdamW moves a row by its learning rate whenever its token occurs. Rows of 0.02 drown in that, and words that stand
-    # in the same places are not told apart.
-    torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING)
+    if not tied:
+        # AdamW moves a row by its learning rate whenever its token occurs. Rows of 0.02 drown in that, and words that
+        # stand in the same places are not told apart.
+        torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING)
     return model
 
 
@@ -76,7 +78,7 @@ def prepare(seed: int, output: Path, shown: int, questions: int, family: Family)
     groups = GROUPS if family == "guess" else (*GROUPS, *CHAIN_GROUPS)
     tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
-    new_model(tokenizer).save_pretrained(output / "model")
+    new_model(tokenizer, tied=family == "guess").save_pretrained(output / "model")
     short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
     for name, solutions in (
         ("demonstrations", islice(demonstrations(seed, "policy", family), shown)),
