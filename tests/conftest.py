@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-# A shell ignores SIGINT for what it runs in the background, and so would every process that a test starts and interrupts.
+# A shell ignores SIGINT for what it runs in the background, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference"
