@@ -1,9 +1,9 @@
 """One pass of new tokens through a network, and attention over pages that prompts share.
 
 The tokens of a pass stand in one row: first those of the running samples, one each, then the prompts that are being
-computed. A sample attends to its tail, which begins with the last positions of its prompt, and to whole pieces in
-pages before that; a prompt to its pages. Pieces that follow one another and begin many samples are read as they stand,
-for all of them at once; of the others each is read once for all samples that it belongs to.
+computed. A sample attends to its prompt's pages, to pages of its own, and to its tail; a prompt to its pages.
+Pages that follow one another and begin the prompts of many samples are read as they stand, for all samples at once;
+of the others each is read once for all samples that it belongs to.
 
 On a CPU the arithmetic of a token depends neither on what else is in the pass nor on who computed the pages: the number
 of tokens is padded to 8 (and to 16 at least), queries of one product to 4, and sums over positions are made piece by
@@ -17,7 +17,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
 
 import numpy as np
 import torch
@@ -50,18 +49,29 @@ class Paged:
         used += [*rest, *[NOWHERE] * (-(len(used) + len(rest)) % PAGES)]
         return [tuple(used[at : at + PAGES]) for at in range(0, len(used), PAGES)]
 
+    @cached_property
+    def run(self) -> int:
+        """How many pieces from the first on stand one behind another."""
+        first = self.pieces[0][0]
+        for number, piece in enumerate(self.pieces):
+            start = first + number * PAGES
+            if piece != tuple(range(start, start + PAGES)):
+                return number
+        return len(self.pieces)
+
 
 @dataclass(frozen=True)
 class Sampled:
-    """A running sample: its pieces in pages, the length of its tail, the token to feed."""
+    """A running sample: its prompt, the full pieces of its own, the length of its tail, the token to feed."""
 
-    pieces: tuple[Piece, ...]
+    prompt: Paged
+    own: Sequence[Piece]
     tail: int
     token: int
 
     @property
     def position(self) -> int:
-        return PIECE * len(self.pieces) + self.tail
+        return self.prompt.length + PIECE * len(self.own) + self.tail
 
 
 @dataclass(frozen=True)
@@ -92,19 +102,21 @@ def _query_step(groups: int) -> int:
     return QUERY_STEP // math.gcd(groups, QUERY_STEP)
 
 
-def _trunks(rows: Sequence[tuple[Piece, ...]], step: int, device: torch.device) -> list[_Trunk]:
-    """What begins many rows, as far as its pages follow one another; rows: the pieces of each."""
-    families: dict[Piece, list[int]] = {}
-    for row, pieces in enumerate(rows):
-        if len(pieces) >= TRUNK_PIECES:
-            families.setdefault(pieces[0], []).append(row)
+def _trunks(prompts: Sequence[Paged], rows: Sequence[Sequence[int]], step: int, device: torch.device) -> list[_Trunk]:
+    """What begins the prompts of many rows; rows: those of each prompt."""
+    families: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        families.setdefault(prompt.pages[0], []).append(number)
     found = []
     for first, members in families.items():
-        common = takewhile(lambda piece: len({*piece}) == 1, zip(*(rows[row] for row in members), strict=False))
-        pages = [page for piece in common for page in piece[0]]
-        run = next((at for at, page in enumerate(pages) if page != first[0] + at), len(pages)) // PAGES
-        if run >= TRUNK_PIECES:
-            found.append((run * len(members), first[0], run, members))
+        pieces = min(prompts[number].run for number in members)
+        for number in members[1:]:
+            one, other = prompts[members[0]].pieces, prompts[number].pieces
+            while one[:pieces] != other[:pieces]:
+                pieces -= 1
+        if pieces >= TRUNK_PIECES:
+            mine = sorted(row for number in members for row in rows[number])
+            found.append((pieces * len(mine), first, pieces, mine))
     largest = sorted(found, reverse=True)[:TRUNKS]
     return [
         _Trunk(first, pieces, len(mine), torch.tensor(mine + mine[:1] * (-len(mine) % step), device=device))
@@ -167,72 +179,73 @@ def _slots(users: np.ndarray, step: int) -> int:
     return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
-class Layout:
-    """Where the pieces of some samples are read; the same for every step in which they run."""
-
-    def __init__(self, rows: Sequence[tuple[Piece, ...]], heads: int, groups: int, device: torch.device) -> None:
-        """rows: the pieces of each sample."""
-        self.rows = list(rows)
-        self.trunks = _trunks(rows, _query_step(groups), device)
-        skipped = np.zeros(len(rows), int)
-        for trunk in self.trunks:
-            skipped[trunk.rows.numpy(force=True)] = trunk.pieces
-        pieces = [row[skip:] for row, skip in zip(rows, skipped.tolist(), strict=True)]
-        self.items = _Items(pieces, heads, groups, device) if any(pieces) else None
-        self.trunk_width = max((trunk.pieces for trunk in self.trunks), default=0) * PIECE
-        self.item_width = self.items.most * PIECE if self.items is not None else 0
-        lengths = np.array([len(row) for row in pieces])[:, None]
-        seen = np.concatenate(
-            [
-                np.arange(self.trunk_width) < skipped[:, None] * PIECE,
-                np.arange(self.item_width) < lengths * PIECE,
-            ],
-            axis=1,
-        )
-        self.mask = torch.from_numpy(np.where(seen, np.float32(0), np.float32(-np.inf))).to(device)
-        self.bag, self.offsets = self._bags(len(rows) * heads * groups, heads * groups, device)
-
-    @property
-    def width(self) -> int:
-        return self.trunk_width + self.item_width
-
-    def _bags(self, outer: int, each_row: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Which products make up each of [n · heads · groups] sums, in the order of the positions: indices into those
-        of the trunks [n · heads · groups], if there are any, followed by those of the items; and where each begins."""
-        columns, lengths = [np.zeros((outer, 0), int)], np.zeros(len(self.rows), int)
-        if self.trunks:
-            columns.append(np.arange(outer)[:, None])
-            lengths += 1
-        if self.items is not None:
-            gather, item_lengths = self.items.bags
-            columns.append(gather.reshape(outer, -1) + (outer if self.trunks else 0))
-            lengths += item_lengths
-        index = np.concatenate(columns, axis=1)
-        each = np.repeat(lengths, each_row)
-        inside = np.arange(index.shape[1]) < each[:, None]
-        offsets = np.cumsum(each) - each
-        return torch.from_numpy(index[inside]).to(device), torch.from_numpy(offsets).to(device)
-
-
 class _Decoding:
     """The tables of the running samples; row i has tail place i."""
 
     def __init__(self, samples: Sequence[Sampled], pages: Pages, tails: Tails, groups: int) -> None:
         self._pages, self._tails, self._groups = pages, tails, groups
         self._heads = pages.keys[0].shape[0]
-        device = pages.keys[0].device
+        device = self._device = pages.keys[0].device
         self.count = len(samples)
-        rows = [sample.pieces for sample in samples]
-        if tails.layout is None or tails.layout.rows != rows:
-            tails.layout = Layout(rows, self._heads, groups, device)
-        self._layout: Layout = tails.layout
-        lengths = torch.tensor([sample.tail for sample in samples])
-        self._width = round_up(int(lengths.max()) + 1, TAIL_STEP)
-        hidden = torch.zeros(self.count, self._width)
-        hidden.masked_fill_(torch.arange(self._width) > lengths[:, None], -torch.inf)
-        self._mask = torch.cat([self._layout.mask, hidden.to(device)], dim=1)[:, None, None]
-        self._tail_mask = hidden.to(device).repeat_interleave(self._heads, 0)[:, None]  # [n · heads, 1, width]
-        self._write_at = tails.flat_index(lengths).to(device)
+        numbers: dict[Paged, int] = {}
+        rows: list[list[int]] = []
+        for row, sample in enumerate(samples):
+            number = numbers.setdefault(sample.prompt, len(rows))
+            if number == len(rows):
+                rows.append([])
+            rows[number].append(row)
+        self._trunks = _trunks(list(numbers), rows, _query_step(groups), device)
+        skipped = [0] * self.count
+        for trunk in self._trunks:
+            for row in trunk.rows.tolist():
+                skipped[row] = trunk.pieces
+        pieces = [[*sample.prompt.pieces[skip:], *sample.own] for sample, skip in zip(samples, skipped, strict=True)]
+        self._trunk_width = max((trunk.pieces for trunk in self._trunks), default=0) * PIECE
+        self._items = _Items(pieces, self._heads, groups, device) if any(pieces) else None
+        self._item_width = self._items.most * PIECE if self._items is not None else 0
+        tail_lengths = torch.tensor([sample.tail for sample in samples])
+        self._tail_width = round_up(int(tail_lengths.max()) + 1, TAIL_STEP)
+        self._mask = self._hidden(samples, skipped).to(device)
+        self._write_at = tails.flat_index(tail_lengths).to(device)
+        self._bag, self._offsets = self._bags(device)
+
+    def _hidden(self, samples: Sequence[Sampled], skipped: Sequence[int]) -> Tensor:
+        """What is added to the scores, [n, 1, 1, trunk + item + tail positions]."""
+        in_trunk = np.array(skipped)[:, None] * PIECE
+        lengths = np.array([sample.prompt.length for sample in samples])[:, None]
+        whole = np.array([len(sample.prompt.pieces) for sample in samples])[:, None] * PIECE - in_trunk
+        own = np.array([len(sample.own) for sample in samples])[:, None] * PIECE
+        tail = np.array([sample.tail for sample in samples])[:, None]
+        trunk_at, item_at = np.arange(self._trunk_width), np.arange(self._item_width)
+        seen = np.concatenate(
+            [
+                trunk_at < np.minimum(in_trunk, lengths),
+                (item_at < np.minimum(lengths - in_trunk, whole)) | ((item_at >= whole) & (item_at < whole + own)),
+                np.arange(self._tail_width) <= tail,
+            ],
+            axis=1,
+        )
+        return torch.from_numpy(np.where(seen, np.float32(0), np.float32(-np.inf)))[:, None, None]
+
+    def _bags(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Which products make up each of [n · heads · groups] sums, in the order of the positions: indices into those
+        of the trunks [n · heads · groups], if there are any, followed by those of the items; and where each begins."""
+        outer = self.count * self._heads * self._groups
+        columns, lengths = [], np.zeros(self.count, int)
+        inside = np.zeros((outer, 0), bool)
+        index = np.zeros((outer, 0), int)
+        if self._trunks:
+            columns.append(np.arange(outer)[:, None])
+            lengths += 1
+        if self._items is not None:
+            gather, item_lengths = self._items.bags
+            columns.append(gather.reshape(outer, -1) + (outer if self._trunks else 0))
+            lengths += item_lengths
+        index = np.concatenate(columns, axis=1)
+        each = np.repeat(lengths, self._heads * self._groups)
+        inside = np.arange(index.shape[1]) < each[:, None]
+        offsets = np.cumsum(each) - each
+        return torch.from_numpy(index[inside]).to(device), torch.from_numpy(offsets).to(device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         self._tails.write(layer, self._write_at, keys, values)
@@ -240,41 +253,37 @@ class _Decoding:
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """query [n, heads · groups, dim] → [n, heads · groups · value dim]."""
         n, heads, groups = self.count, self._heads, self._groups
-        query = query.reshape(n * heads, groups, -1)
-        keys, values = (block[layer, :n].flatten(0, 1)[:, : self._width] for block in self._tails.blocks)
-        tail = torch.bmm(query, keys.mT)
-        if not self._layout.width:
-            weights = torch.add(self._tail_mask, tail, alpha=scaling).softmax(-1).to(query.dtype)
-            return _weighted(weights, values).view(n, -1)
-        tail = tail.view(n, heads, groups, -1)
-        query = query.view(n, heads, groups, -1)
-        scored = self._trunk_scores(layer, query) if self._layout.trunks else []
-        if self._layout.items is not None:
-            scored.append(self._item_scores(layer, query))
-        weights = torch.add(self._mask, torch.cat([*scored, tail], dim=-1), alpha=scaling).softmax(-1).to(query.dtype)
-        parts = [self._trunk_products(layer, weights)] if self._layout.trunks else []
-        if self._layout.items is not None:
+        query = query.contiguous().view(n, heads, groups, -1)
+        scores = self._trunk_scores(layer, query) if self._trunks else []
+        if self._items is not None:
+            scores.append(self._item_scores(layer, query))
+        tail_keys, tail_values = (
+            block[layer, :n].flatten(0, 1)[:, : self._tail_width] for block in self._tails.blocks
+        )  # [n · heads, tail width, dim]
+        tail = torch.bmm(query.view(n * heads, groups, -1), tail_keys.mT)
+        scores.append(tail.view(n, heads, groups, -1))
+        weights = torch.add(self._mask, torch.cat(scores, dim=-1), alpha=scaling).softmax(-1).to(query.dtype)
+        parts = [self._trunk_products(layer, weights)] if self._trunks else []
+        if self._items is not None:
             parts.append(self._item_products(layer, weights))
         products = torch.cat(parts) if len(parts) > 1 else parts[0]
-        out = functional.embedding_bag(
-            self._layout.bag, products, self._layout.offsets, mode="sum"
-        )  # one after another
-        last = weights[..., self._layout.width :].reshape(n * heads, groups, -1)
-        return _weighted(last, values, out.view(n * heads, groups, -1)).view(n, -1)
+        out = functional.embedding_bag(self._bag, products, self._offsets, mode="sum")  # one after another
+        last = weights[..., self._trunk_width + self._item_width :].reshape(n * heads, groups, -1)
+        return torch.baddbmm(out.view(n * heads, groups, -1), last, tail_values).view(n, -1)
 
     # --- trunks
 
     def _trunk_scores(self, layer: int, query: Tensor) -> list[Tensor]:
         """[n, heads, groups, trunk positions], in a list."""
         found = []
-        for trunk in self._layout.trunks:
+        for trunk in self._trunks:
             together = query.index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)  # [heads, rows · groups, dim]
             scores = torch.bmm(together, trunk.read(self._pages.keys[layer]).mT)
             found.append(scores.view(self._heads, -1, self._groups, scores.shape[-1]).transpose(0, 1))
-        if len(found) == 1 and self._layout.trunks[0].count == self.count:
+        if len(found) == 1 and self._trunks[0].count == self.count:
             return [found[0][: self.count]]
-        whole = query.new_zeros(self.count, self._heads, self._groups, self._layout.trunk_width)
-        for trunk, scores in zip(self._layout.trunks, found, strict=True):
+        whole = query.new_zeros(self.count, self._heads, self._groups, self._trunk_width)
+        for trunk, scores in zip(self._trunks, found, strict=True):
             whole[trunk.rows[: trunk.count], ..., : scores.shape[-1]] = scores[: trunk.count]
         return [whole]
 
@@ -282,7 +291,7 @@ class _Decoding:
         """[n · heads · groups, value dim]"""
         values = self._pages.values[layer]
         whole = weights.new_zeros(self.count, self._heads, self._groups, values.shape[-1])
-        for trunk in self._layout.trunks:
+        for trunk in self._trunks:
             part = weights[..., : trunk.pieces * PIECE].index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)
             out = _weighted(part, trunk.read(values)).view(self._heads, -1, self._groups, values.shape[-1])
             whole.index_copy_(0, trunk.rows[: trunk.count], out.transpose(0, 1)[: trunk.count])
@@ -292,21 +301,19 @@ class _Decoding:
 
     def _item_scores(self, layer: int, query: Tensor) -> Tensor:
         """[n, heads, groups, item positions]"""
-        items = self._layout.items
+        items = self._items
         assert items is not None
         spread = query.view(self.count * self._heads, -1).index_select(0, items.spread)
         keys = items.read(self._pages.keys[layer])
         scores = torch.bmm(spread.view(keys.shape[0], items.slots * self._groups, -1), keys.mT)
         found = scores.view(-1, PIECE).index_select(0, items.gather)
-        return found.view(self.count, self._heads, self._groups, self._layout.item_width)
+        return found.view(self.count, self._heads, self._groups, self._item_width)
 
     def _item_products(self, layer: int, weights: Tensor) -> Tensor:
         """[heads · items · slots · groups, value dim]"""
-        items = self._layout.items
+        items = self._items
         assert items is not None
-        mine = weights[..., self._layout.trunk_width : self._layout.trunk_width + self._layout.item_width].reshape(
-            -1, PIECE
-        )
+        mine = weights[..., self._trunk_width : self._trunk_width + self._item_width].reshape(-1, PIECE)
         values = items.read(self._pages.values[layer])
         spread = mine.index_select(0, items.back).view(values.shape[0], -1, PIECE)
         return torch.bmm(spread, values).view(-1, values.shape[-1])

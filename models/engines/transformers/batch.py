@@ -22,19 +22,7 @@ from models.engines.draft import Draft, Drafts
 from models.engines.sampling import Style, choose, noise
 from models.engines.text import Tokenizer
 from models.engines.transformers.attention import Paged, Pass, Piece, Prompted, Sampled
-from models.engines.transformers.kv import (
-    NOWHERE,
-    PAGE,
-    PAGES,
-    PIECE,
-    TAIL,
-    Chain,
-    ContextStore,
-    Kept,
-    Pages,
-    Tails,
-    round_up,
-)
+from models.engines.transformers.kv import PAGE, PAGES, PIECE, Chain, ContextStore, Kept, Pages, Tails, round_up
 from models.engines.transformers.network import Network
 
 # Positions of prompts in one pass. On a CPU what lies between two operations should stay in the caches, and in memory
@@ -107,31 +95,17 @@ class Member:
 
 @dataclass(eq=False)
 class Row:
-    """A continuation of a prompt. pieces: all of its positions but those in its tail; own: the pages among them that
-    are not its prompt's; length: the positions in its tail, which a new row has not been given yet; token: the next one
-    to feed."""
+    """A continuation of a prompt. own: its full pieces; length: its tokens in its tail; token: the next one to feed."""
 
     members: list[Member]
     prompt: Paged
-    pieces: tuple[Piece, ...]
-    length: int
-    own: tuple[int, ...] = ()
-    new: bool = True
+    own: tuple[Piece, ...] = ()
+    length: int = 0
     token: int = -1
-
-    @classmethod
-    def of(cls, members: list[Member], prompt: Paged) -> Row:
-        held = prompt.length // PIECE if prompt.length >= TAIL else 0
-        return cls(members, prompt, tuple(prompt.pieces[:held]), prompt.length - held * PIECE)
 
     @property
     def pages(self) -> list[int]:
-        return [*self.prompt.pages, *self.own]
-
-    @property
-    def tail_pages(self) -> list[int]:
-        """The pages of the prompt that its tail begins with."""
-        return list(self.prompt.pages[len(self.pieces) * PAGES : -(-self.prompt.length // PAGE)])
+        return [*self.prompt.pages, *(page for piece in self.own for page in piece)]
 
 
 class Batch:
@@ -188,7 +162,6 @@ class Batch:
                     logits.append(kept.logits[None])
             if self.rows:
                 finished += self._draw(torch.cat(logits))
-                self._fill()
         self._bill(time.perf_counter() - started, missing, rows, running)
         return finished
 
@@ -285,7 +258,7 @@ class Batch:
         paged = self._lay_out(prompts)
         prompted = [[Prompted(paged[p], p.start, _tail(p.context, p.start)) for p in block] for block in blocks]
         rows = self.rows[:decoding]
-        samples = [Sampled(row.pieces, row.length, row.token) for row in rows]
+        samples = [Sampled(row.prompt, row.own, row.length, row.token) for row in rows]
         work = Pass(samples, prompted, self.pages, self._tails, self.network.shape.groups)
         logits, computed = self.network.forward(work, with_values=bool(blocks))
         for row in rows:
@@ -330,7 +303,8 @@ class Batch:
                 draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
                 members.append(Member(request, index, noise(params.key, index), style, draft, ending))
         self._entered += members
-        self.rows.append(Row.of(members, paged))
+        self.rows.append(Row(members, paged))
+        self._tails.reserve(len(self.rows))
 
     # --- samples
 
@@ -377,54 +351,26 @@ class Batch:
     def _cut(self, at: int) -> Kept:
         """The entries of a row's own tokens."""
         row = self.rows[at]
-        start = row.prompt.length - PIECE * len(row.pieces)
-        if start == row.length:
-            return Kept(0)
-        keys, values = self._tails.cut(at, max(0, start), row.length)
-        if start < 0:
-            first = row.prompt.length // PIECE
-            before = self.pages.load([page for piece in row.pieces[first:] for page in piece])
-            skipped = row.prompt.length - first * PIECE
-            keys = torch.cat([before[0][:, :, skipped:], keys], dim=2)
-            values = torch.cat([before[1][:, :, skipped:], values], dim=2)
+        keys, values = self._tails.cut(at, row.length)
+        if row.own:
+            before = self.pages.load([page for piece in row.own for page in piece])
+            keys, values = (torch.cat(parts, dim=2) for parts in zip(before, (keys, values), strict=True))
         return Kept(keys.shape[2], entries=(keys, values))
 
     # --- rows
 
-    def _fill(self) -> None:
-        """Gives new rows the last positions of their prompts."""
-        new = [(at, row.tail_pages) for at, row in enumerate(self.rows) if row.new]
-        self._tails.reserve(len(self.rows), 1 + max((row.length for row in self.rows), default=0))
-        most = max((len(pages) for _, pages in new), default=0)
-        self._tails.load(
-            [at for at, _ in new], self.pages, [pages + [NOWHERE] * (most - len(pages)) for _, pages in new]
-        )
-        for at, _ in new:
-            self.rows[at].new = False
-
     def _turn_over(self) -> None:
-        """Moves the first piece of full tails into pages, if it is not in those of the prompt."""
-        places: list[tuple[int, int]] = []
-        moved = []
-        for at, row in enumerate(self.rows):
-            if row.length < TAIL:
-                continue
-            number = len(row.pieces)
-            if (number + 1) * PIECE <= row.prompt.length:
-                row.pieces = (*row.pieces, row.prompt.pieces[number])
-            else:
-                piece = tuple(self.pages.take(PAGES))
-                row.pieces, row.own = (*row.pieces, piece), (*row.own, *piece)
-                places += [(page, slot) for page in piece for slot in range(PAGE)]
-                moved.append(at)
-        if moved:
-            index = torch.tensor(moved, device=self.network.device)
-            entries = (block[:, index, :, :PIECE].transpose(1, 2).flatten(2, 3) for block in self._tails.blocks)
-            self.pages.store(places, *entries)
-        for at, row in enumerate(self.rows):
-            if row.length == TAIL:
-                self._tails.shift(at, TAIL)
-                row.length -= PIECE
+        """Moves full tails into pages."""
+        full = [(at, row) for at, row in enumerate(self.rows) if row.length == PIECE]
+        if not full:
+            return
+        places = []
+        for _, row in full:
+            piece = tuple(self.pages.take(PAGES))
+            row.own, row.length = (*row.own, piece), 0
+            places += [(page, slot) for page in piece for slot in range(PAGE)]
+        index = torch.tensor([at for at, _ in full], device=self.network.device)
+        self.pages.store(places, *(block[:, index].transpose(1, 2).flatten(2, 3) for block in self._tails.blocks))
 
     def _regroup(self, groups: Sequence[dict[int, list[Member]]]) -> None:
         """Gives every group of samples with the same tokens a row of its own and closes the gaps."""
@@ -439,7 +385,7 @@ class Batch:
             splits += [(at, token, members) for token, members in others]
         for hole in holes:
             self.pages.release(self.rows[hole].pages)
-        copies = []
+        self._tails.reserve(len(self.rows) + len(splits))
         for source, token, members in splits:
             row = replace(self.rows[source], members=members, token=token)
             self.pages.hold(row.pages)
@@ -447,28 +393,16 @@ class Batch:
             if target == len(self.rows):
                 self.rows.append(row)
             self.rows[target] = row
-            copies.append((source, target))
-        self._copy(copies)
+            self._tails.copy(source, target, row.length)
         self._close(holes)
 
     def _close(self, holes: Iterable[int]) -> None:
         """Moves rows from the end into empty places, so that the running rows are the first ones."""
-        origins: dict[int, int] = {}  # of moved rows; one may move twice
         for hole in sorted(holes, reverse=True):
             last = self.rows.pop()
-            origin = origins.pop(len(self.rows), len(self.rows))
             if hole < len(self.rows):
-                origins[hole] = origin
+                self._tails.copy(len(self.rows), hole, last.length)
                 self.rows[hole] = last
-        self._copy([(source, target) for target, source in origins.items()])
-
-    def _copy(self, moves: Sequence[tuple[int, int]]) -> None:
-        """Copies what rows have in their tails, (from, to), to where the same row stands now."""
-        moves = [(source, target) for source, target in moves if not self.rows[target].new]
-        if moves:
-            self._tails.reserve(1 + max(target for _, target in moves), 1)
-            length = max(self.rows[target].length for _, target in moves)
-            self._tails.copy([source for source, _ in moves], [target for _, target in moves], length)
 
     def _drop_cancelled(self) -> None:
         if not any(member.request.cancelled for row in self.rows for member in row.members):

@@ -2,9 +2,8 @@
 
 Prompts stand in pages; a prompt is a table of them, so its samples and its continuations read the one copy that there
 is. Who continues a prompt in the middle of a page writes on in it, or copies this one page where another has written
-there before. A running sample has a tail of at most TAIL positions, which begins with a copy of the last ones of its
-prompt; what is longer moves into pages. The entries of a finished sample are kept by themselves until a prompt
-continues it.
+there before. A running sample has a tail of at most PIECE positions; what is longer moves into pages. The entries of
+a finished sample are kept by themselves until a prompt continues it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +24,6 @@ from models.engines.transformers.prefixes import Beginning, Beginnings
 PAGE = 16  # positions
 PIECE = 128  # positions over which attention sums at once: whole pages
 PAGES = PIECE // PAGE
-TAIL = 2 * PIECE  # positions of a sample that stand by themselves
 NOWHERE = 0  # the page for padding: written, and read behind a mask only
 
 
@@ -262,33 +259,31 @@ class ContextStore:
 
 
 class Tails:
-    """The last positions of the running samples: keys [layers, places, heads, width, dim] and values alike.
+    """The last positions of the running samples: keys [layers, places, heads, PIECE, dim] and values alike.
 
     Grows by copying; starts from zeros, because what a mask hides must still be finite.
     """
 
     def __init__(self, shape: Shape, dtype: torch.dtype, device: torch.device) -> None:
         self._shape, self._dtype, self._device = shape, dtype, device
-        self.keys, self.values = (self._zeros(0, PIECE, dim) for dim in (shape.key_dim, shape.value_dim))
-        self.layout: Any = None  # where the pieces of the samples that run were read last
+        self.keys = self._zeros(0, shape.key_dim)
+        self.values = self._zeros(0, shape.value_dim)
 
     @property
     def blocks(self) -> tuple[Tensor, Tensor]:
         return self.keys, self.values
 
-    def _zeros(self, places: int, width: int, dim: int) -> Tensor:
-        size = (self._shape.layers, places, self._shape.heads, width, dim)
+    def _zeros(self, places: int, dim: int) -> Tensor:
+        size = (self._shape.layers, places, self._shape.heads, PIECE, dim)
         return torch.zeros(size, dtype=self._dtype, device=self._device)
 
-    def reserve(self, places: int, positions: int) -> None:
-        """Room for so many samples with at most so many positions each."""
-        have, width = self.keys.shape[1], self.keys.shape[3]
-        if places > have or positions > width:
-            places = round_up(places + places // 4, 16) if places > have else have
-            grown = [self._zeros(places, max(width, round_up(positions, PIECE)), one.shape[-1]) for one in self.blocks]
-            for new, old in zip(grown, self.blocks, strict=True):
-                new[:, :have, :, :width] = old
-            self.keys, self.values = grown
+    def reserve(self, places: int) -> None:
+        have = self.keys.shape[1]
+        if places > have:
+            for name, dim in (("keys", self._shape.key_dim), ("values", self._shape.value_dim)):
+                grown = self._zeros(round_up(places + places // 4, 16), dim)
+                grown[:, :have] = getattr(self, name)
+                setattr(self, name, grown)
 
     def write(self, layer: int, index: Tensor, keys: Tensor, values: Tensor) -> None:
         """Writes [n, heads, dim] to the flat positions `index` [n · heads] of a layer (see `flat_index`)."""
@@ -299,32 +294,12 @@ class Tails:
         """Where position `positions[i]` of every head of place i stands in a flattened layer; [n] → [n · heads]."""
         heads = self._shape.heads
         rows = torch.arange(len(positions) * heads).view(-1, heads)
-        return (rows * self.keys.shape[3] + positions[:, None]).flatten()
+        return (rows * PIECE + positions[:, None]).flatten()
 
-    def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copies the first `length` positions of places to others; no place is both."""
-        if sources:
-            source, target = (torch.tensor(places, device=self._device) for places in (sources, targets))
-            for block in self.blocks:
-                part = block[:, :, :, :length]
-                part.index_copy_(1, target, part.index_select(1, source))
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.keys[:, target, :, :length] = self.keys[:, source, :, :length]
+        self.values[:, target, :, :length] = self.values[:, source, :, :length]
 
-    def load(self, places: Sequence[int], pages: Pages, tables: Sequence[Sequence[int]]) -> None:
-        """Copies pages to places: tables[i], as many for each, to the first positions of places[i]."""
-        if places and tables[0]:
-            target, table = torch.tensor(places, device=self._device), torch.tensor(tables, device=self._device)
-            for mine, theirs in ((self.keys, pages.keys), (self.values, pages.values)):
-                for layer, block in enumerate(theirs):
-                    found = block.index_select(1, table.flatten()).view(
-                        block.shape[0], len(places), -1, block.shape[-1]
-                    )
-                    mine[layer, :, :, : found.shape[2]].index_copy_(0, target, found.transpose(0, 1))
-
-    def shift(self, place: int, length: int) -> None:
-        """Drops the first PIECE of `length` positions of a place."""
-        for block in self.blocks:
-            block[:, place, :, : length - PIECE] = block[:, place, :, PIECE:length].clone()
-
-    def cut(self, place: int, start: int, length: int) -> tuple[Tensor, Tensor]:
-        """A copy of the positions from `start` to `length` of a place, [layers, heads, length - start, dim]."""
-        return self.keys[:, place, :, start:length].clone(), self.values[:, place, :, start:length].clone()
+    def cut(self, place: int, length: int) -> tuple[Tensor, Tensor]:
+        """A copy of the first `length` positions of a place, [layers, heads, length, dim]."""
+        return self.keys[:, place, :, :length].clone(), self.values[:, place, :, :length].clone()
