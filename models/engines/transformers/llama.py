@@ -1,8 +1,8 @@
 """The forward pass of the Llama family without anything between the tensor operations.
 
 A layer is eleven operations and its attention. Query, key and value weights are one matrix, gate and up weights too;
-the transformers model keeps views of them or nothing, so the weights stand in memory once. Covered: Llama, Mistral,
-Qwen2 and Qwen3 with SiLU and a rotation that does not depend on the length; everything else goes through transformers.
+the transformers model keeps views of them, so the weights stand in memory once. Covered: Llama, Mistral, Qwen2 and
+Qwen3 with SiLU and a rotation that does not depend on the length; everything else goes through transformers.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from models.engines.transformers.attention import Pass
 from models.engines.transformers.kv import Shape
-from models.engines.transformers.linear import Product, can_pack
 
 FAMILIES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 ROTATIONS = ("default", "linear", "llama3", "yarn")
@@ -25,13 +24,15 @@ ROTATIONS = ("default", "linear", "llama3", "yarn")
 @dataclass
 class _Layer:
     norm: Tensor
-    qkv: Product  # query + key + value
+    qkv: Tensor  # [query + key + value, hidden]
+    qkv_bias: Tensor | None
     query_norm: Tensor | None  # [dim]
     key_norm: Tensor | None
-    out: Product
+    out: Tensor
+    out_bias: Tensor | None
     mlp_norm: Tensor
-    gate_up: Product
-    down: Product
+    gate_up: Tensor  # [2 · feed-forward, hidden]
+    down: Tensor
 
 
 def supports(model: Any) -> bool:
@@ -48,19 +49,32 @@ def supports(model: Any) -> bool:
     )
 
 
-def _layer(layer: Any, packed: bool) -> _Layer:
+def _joined(linears: list[nn.Linear]) -> tuple[Tensor, Tensor | None]:
+    """One weight (and bias) for several linear units, which keep views of it."""
+    weight = torch.cat([linear.weight.data for linear in linears])
+    for linear, part in zip(linears, weight.split([linear.out_features for linear in linears]), strict=True):
+        linear.weight.data = part
+    biases = [linear.bias.data for linear in linears if linear.bias is not None]
+    return weight, torch.cat(biases) if biases else None
+
+
+def _layer(layer: Any) -> _Layer:
     attention, mlp = layer.self_attn, layer.mlp
+    qkv, qkv_bias = _joined([attention.q_proj, attention.k_proj, attention.v_proj])
+    gate_up, _ = _joined([mlp.gate_proj, mlp.up_proj])
     norms = [getattr(attention, name, None) for name in ("q_norm", "k_norm")]
     query_norm, key_norm = (norm.weight.data if norm is not None else None for norm in norms)
     return _Layer(
         layer.input_layernorm.weight.data,
-        Product([attention.q_proj, attention.k_proj, attention.v_proj], packed=packed),
+        qkv,
+        qkv_bias,
         query_norm,
         key_norm,
-        Product([attention.o_proj], packed=packed),
+        attention.o_proj.weight.data,
+        attention.o_proj.bias.data if attention.o_proj.bias is not None else None,
         layer.post_attention_layernorm.weight.data,
-        Product([mlp.gate_proj, mlp.up_proj], packed=packed),
-        Product([mlp.down_proj], packed=packed),
+        gate_up,
+        mlp.down_proj.weight.data,
     )
 
 
@@ -75,8 +89,7 @@ class LeanLlama:
             self._feed = torch.compile(self._feed, dynamic=True)  # type: ignore[method-assign]
         self._shape, self._eps = shape, config.rms_norm_eps
         self._embedding: Tensor = model.model.embed_tokens.weight.data
-        packed = not compiled and can_pack(model.device, model.dtype)
-        self._layers = [_layer(layer, packed) for layer in model.model.layers]
+        self._layers = [_layer(layer) for layer in model.model.layers]
         self._norm: Tensor = model.model.norm.weight.data
         self._scaling: float = shape.key_dim**-0.5
         self._rotary = model.model.rotary_emb
@@ -106,7 +119,7 @@ class LeanLlama:
         heads, dim = self._shape.heads, self._shape.key_dim
         queries = heads * self._shape.groups
         normed = functional.rms_norm(state, layer.norm.shape, layer.norm, self._eps)
-        qkv = layer.qkv(normed).view(len(state), queries + 2 * heads, dim)
+        qkv = functional.linear(normed, layer.qkv, layer.qkv_bias).view(len(state), queries + 2 * heads, dim)
         turning = qkv[:, : queries + heads]  # [N, query and key heads, dim]
         if layer.query_norm is not None and layer.key_norm is not None:
             query = functional.rms_norm(turning[:, :queries], (dim,), layer.query_norm, self._eps)
@@ -117,7 +130,9 @@ class LeanLlama:
 
     def _feed(self, layer: _Layer, state: Tensor, mixed: Tensor) -> Tensor:
         """The rest of a layer, from what attention gave [N, query heads · dim] to the next state [N, hidden]."""
-        state = layer.out.plus(mixed, state)
+        if layer.out_bias is not None:
+            state = state + layer.out_bias
+        state = torch.addmm(state, mixed, layer.out.t())
         normed = functional.rms_norm(state, layer.mlp_norm.shape, layer.mlp_norm, self._eps)
-        gate, up = layer.gate_up(normed).chunk(2, dim=1)
-        return layer.down.plus(functional.silu(gate).mul_(up), state)
+        gate, up = (layer.gate_up @ normed.t()).chunk(2)  # [feed-forward, N]: the faster way round, twice on a CPU
+        return torch.addmm(state, functional.silu(gate).mul_(up).t(), layer.down.t())

@@ -14,7 +14,6 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 from mcts.errors import UserError
 from models.engines.transformers.attention import Pass
 from models.engines.transformers.kv import Shape
-from models.engines.transformers.linear import can_pack, pack, packed_product
 from models.engines.transformers.llama import LeanLlama, supports
 from models.engines.value_head import ValueHead
 
@@ -77,7 +76,7 @@ class Network:
         if compiled and self._lean is None:
             raise UserError(f"engine_args: compile does not cover {type(model).__name__}: leave it out")
         self._output: Tensor = model.get_output_embeddings().weight  # [vocabulary, hidden]
-        self._packed = pack(self._output) if self._lean and can_pack(self.device, self.dtype) else None
+        self._no_bias = self._output.new_zeros(self._output.shape[0])  # products with one are faster
 
     def _catch_hidden(self, module: nn.Module, args: Any, output: Any) -> None:
         self._hidden = output.last_hidden_state
@@ -102,16 +101,11 @@ class Network:
         float32."""
         if self._lean is not None:
             hidden = self._lean(work)
-            logits = self._logits(hidden)
+            logits = functional.linear(hidden, self._output, self._no_bias)
         else:
             hidden, logits = self._through_transformers(work)
         values = self.head(hidden).float() if self.head is not None and with_values else None
         return logits.float(), values
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        if self._packed is None:
-            return functional.linear(hidden, self._output)
-        return packed_product(hidden, self._packed)
 
     def _through_transformers(self, work: Pass) -> tuple[Tensor, Tensor]:
         _current.cache = PassCache(work)
