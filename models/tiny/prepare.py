@@ -3,8 +3,8 @@
     python -m models.tiny.prepare --family all --seed 1 --output DIR
 
 Writes DIR/model (random weights, tokenizer), DIR/demonstrations.jsonl (examples of the weak solver of
-`demonstrations.py`), DIR/short.jsonl (others, of short chains: what is copied stands near, so copying is learned sooner
-and with every seed), DIR/questions.jsonl (problems of the training split). The seed decides everything.
+`demonstrations.py`), DIR/questions.jsonl (problems of the training split) and, where there are chains, DIR/short.jsonl
+(demonstrations of short ones: what is copied stands near, so copying is learned sooner). The seed decides everything.
 """
 
 from __future__ import annotations
@@ -79,11 +79,11 @@ def prepare(seed: int, output: Path, shown: int, questions: int, family: Family)
     tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
     tokenizer.save_pretrained(output / "model")
     new_model(tokenizer, tied=family == "guess").save_pretrained(output / "model")
-    short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
-    for name, solutions in (
-        ("demonstrations", islice(demonstrations(seed, "policy", family), shown)),
-        ("short", islice(short, shown // 4 if family != "guess" else 0)),
-    ):
+    shows = {"demonstrations": islice(demonstrations(seed, "policy", family), shown)}
+    if family != "guess":
+        short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
+        shows["short"] = islice(short, shown // 4)
+    for name, solutions in shows.items():
         with (output / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
             for solution in solutions:
                 lines.write(json.dumps(demonstration_example(tokenizer, solution)) + "\n")

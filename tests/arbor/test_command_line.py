@@ -122,6 +122,7 @@ def test_bad_options_are_one_line(tmp_path: Path) -> None:
         (("solve", *GREEDY, "--qestions", "x"), "--questions"),
         (("solve", *GREEDY, "--questions", HELD_OUT, "--limit", "many"), "--limit many: expected a whole number"),
         (("evaluate",), "expected files"),
+        (("demo", "--questions", HELD_OUT, HELD_OUT), "files of one name"),
         (("nothing",), "nothing"),
     )
     done = run_together(*(("-m", "arbor", *command) for command, _ in bad), cwd=tmp_path)
