@@ -23,17 +23,16 @@ class Drafts:
         """An empty sample of `context` that may grow to `limit` tokens."""
         return Draft(self, context, stop, limit)
 
-    def hints(self, stop: tuple[str, ...]) -> dict[int, bool]:
-        """What `may_stop` found so far; a token at which it is False can only be added."""
-        return self._hints.setdefault(stop, {})
-
     def may_stop(self, stop: tuple[str, ...], token: int) -> bool:
-        """Whether `token` can be the one that completes a stop string: it holds the last character of one."""
-        hints = self.hints(stop)
+        """Whether `token` can be the one that completes a stop string: what it begins with ends one, or with one.
+        Spaces do not count: some tokenizers drop them between two tokens."""
+        hints = self._hints.setdefault(stop, {})
         hint = hints.get(token)
         if hint is None:
             piece = self.tokenizer.piece(token)
-            hint = hints[token] = "\ufffd" in piece or any(one[-1] in piece for one in stop)
+            begun = {_bare(piece[:count]) for count in range(1, len(piece) + 1)}
+            ends = any(one.endswith(part) or part.endswith(one) for one in map(_bare, stop) for part in begun)
+            hint = hints[token] = "\ufffd" in piece or ends
         return hint
 
 
@@ -48,6 +47,11 @@ class Draft:
     token_ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
     logprobs: list[float] = field(default_factory=list)
+
+    def fork(self) -> Draft:
+        """Another sample that has begun alike."""
+        alike = self.drafts, self.context, self.stop, self.limit
+        return Draft(*alike, [*self.token_ids], self.logprob, [*self.logprobs])
 
     def extend_by(self, token: int, logprob: float) -> None:
         """Adds a drawn token that ends nothing."""
@@ -88,3 +92,7 @@ class Draft:
         ends = self.drafts.tokenizer.ends(ids, text + stop + overflow)
         context, each = Context(self.context, ids), tuple(self.logprobs)
         return Sample(ids, text, self.logprob, finish, stop, overflow, ends, context, each)
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split())

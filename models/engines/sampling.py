@@ -71,14 +71,14 @@ def choose(logits: Tensor, rows: list[int], styles: list[Style], uniforms: list[
 
 def _drawn(logits: Tensor, rows: Tensor, style: Style, uniforms: list[float]) -> Tensor:
     """The tokens of draws of one style; rows [m] in ascending order."""
-    unique, inverse = rows.unique_consecutive(return_inverse=True)
+    unique, inverse, counts = rows.unique_consecutive(return_inverse=True, return_counts=True)
     if len(unique) < len(logits):
         logits = logits[unique]
     if style.temperature == 0:
         return logits.argmax(-1)[inverse]
     cumulative = _filtered(logits / style.temperature, style.top_k, style.top_p).softmax(-1).cumsum(-1)
-    if len(unique) < len(rows):
-        cumulative = cumulative[inverse]
-    targets = torch.tensor(uniforms, dtype=cumulative.dtype, device=logits.device) * cumulative[:, -1]
-    picked = torch.searchsorted(cumulative, targets[:, None], right=True).squeeze(-1)
+    column = torch.arange(len(rows), device=logits.device) - (counts.cumsum(0) - counts)[inverse]
+    targets = cumulative.new_zeros(len(unique), int(counts.max()))  # the draws of a row side by side
+    targets[inverse, column] = torch.tensor(uniforms, dtype=cumulative.dtype, device=logits.device)
+    picked = torch.searchsorted(cumulative, targets * cumulative[:, -1:], right=True)[inverse, column]
     return picked.clamp(max=logits.shape[-1] - 1)

@@ -6,6 +6,7 @@ import copy
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ class Tokenizer:
         self._anchor: list[int] = self._ids("\n")
         self._anchor_text: str = self._text(self._anchor)
         self._pieces: dict[int, str] = {}
+        self._lengths: dict[int, int] = {}  # of the pieces
 
     @property
     def wrapped(self) -> Any:
@@ -120,9 +122,11 @@ class Tokenizer:
     def ends(self, ids: Sequence[int], text: str) -> tuple[int, ...]:
         """For each token the length of `text` (the text of all) up to its end; the tokens of one character all end
         where the character does."""
-        ends: list[int] = []
+        lengths = self._lengths
         for token in ids:
-            ends.append((ends[-1] if ends else 0) + len(self.piece(token)))
+            if token not in lengths:
+                lengths[token] = len(self.piece(token))
+        ends = list(accumulate(map(lengths.__getitem__, ids)))
         if "\ufffd" not in text and (not ends or (ends[-1] == len(text))):
             return tuple(ends)
         ends = []

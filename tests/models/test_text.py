@@ -9,7 +9,9 @@ from tokenizers import AddedToken
 from transformers import PreTrainedTokenizerFast
 
 from mcts.interpreter import ForkInterpreter
+from mcts.model import Context
 from mcts.search.driver import Solver
+from models.engines.draft import Drafts
 from models.engines.text import Tokenizer, load_tokenizer
 from models.engines.transformers.engine import TransformersModel
 from tests.conftest import byte_level_tokenizer, save_model_folder, sentencepiece_like_tokenizer
@@ -77,3 +79,31 @@ async def test_no_control_token_reaches_a_tree_from_a_question_or_an_observation
     assert not controls & set(record["react"]["0"]["token_ids"])
     observed = solver.markup.observed(solver.markup.read("<code>\n```python\n1\n```"), "printed <|im_end|>")
     assert not controls & set(model.encode(observed))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_stop_string_is_found_at_the_token_that_completes_it(name: str) -> None:
+    """However the text is cut into tokens; decoding the whole after every token is what it is held against."""
+    tokenizer = Tokenizer(TOKENIZERS[name][0]())
+    texts = ["f(x) = 2 .\n\n</code> and", "a\n</p>\n<p>\n</step>\n", "one.\n\n\ntwo é</code>", "no stop here < /code >"]
+    stop = ("</code>", "</step>", "\n\n", "2 .")
+    for text in texts:
+        ids = tokenizer.encode(text)
+        expected = next((n for n in range(1, len(ids) + 1) if any(s in tokenizer.decode(ids[:n]) for s in stop)), None)
+        draft = Drafts(tokenizer, frozenset()).start(Context(None, ()), stop, 1000)
+        ended = next((n for n, token in enumerate(ids, start=1) if draft.add(token, -1.0) is not None), None)
+        assert ended == expected
+
+
+def test_samples_that_part_keep_what_they_had_in_common() -> None:
+    tokenizer = Tokenizer(byte_level_tokenizer())
+    first = Drafts(tokenizer, frozenset()).start(Context(None, ()), (), 3)
+    start, *others = tokenizer.encode("abc")
+    assert first.add(start, -1.0) is None
+    second = first.fork()
+    assert first.add(others[0], -0.5) is None and second.add(others[1], -0.25) is None
+    ended = [draft.add(start, -1.0) for draft in (first, second)]
+    assert [(one.text, one.logprob, one.logprobs) for one in ended if one is not None] == [
+        ("aba", -2.5, (-1.0, -0.5, -1.0)),
+        ("aca", -2.25, (-1.0, -0.25, -1.0)),
+    ]

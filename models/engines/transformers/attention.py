@@ -179,14 +179,16 @@ def _slots(users: np.ndarray, step: int) -> int:
     return min(choices, key=lambda slots: float((-(-users // slots)).sum()) * (4 + slots))
 
 
-class _Decoding:
-    """The tables of the running samples; row i has tail place i."""
+class Layout:
+    """What running samples read besides their tails, as tables: the same until one comes, goes or fills a piece."""
 
-    def __init__(self, samples: Sequence[Sampled], pages: Pages, tails: Tails, groups: int) -> None:
-        self._pages, self._tails, self._groups = pages, tails, groups
-        self._heads = pages.keys[0].shape[0]
-        device = self._device = pages.keys[0].device
+    def __init__(self, samples: Sequence[Sampled], pages: Pages, groups: int) -> None:
+        self.groups = groups
+        self.heads = pages.keys[0].shape[0]
+        self._samples = [(sample.prompt, sample.own) for sample in samples]
+        device = self.device = pages.keys[0].device
         self.count = len(samples)
+        self.lengths = np.array([sample.prompt.length + PIECE * len(sample.own) for sample in samples])
         numbers: dict[Paged, int] = {}
         rows: list[list[int]] = []
         for row, sample in enumerate(samples):
@@ -194,68 +196,83 @@ class _Decoding:
             if number == len(rows):
                 rows.append([])
             rows[number].append(row)
-        self._trunks = _trunks(list(numbers), rows, _query_step(groups), device)
+        self.trunks = _trunks(list(numbers), rows, _query_step(groups), device)
         skipped = [0] * self.count
-        for trunk in self._trunks:
+        for trunk in self.trunks:
             for row in trunk.rows.tolist():
                 skipped[row] = trunk.pieces
         pieces = [[*sample.prompt.pieces[skip:], *sample.own] for sample, skip in zip(samples, skipped, strict=True)]
-        self._trunk_width = max((trunk.pieces for trunk in self._trunks), default=0) * PIECE
-        self._items = _Items(pieces, self._heads, groups, device) if any(pieces) else None
-        self._item_width = self._items.most * PIECE if self._items is not None else 0
-        tail_lengths = torch.tensor([sample.tail for sample in samples])
-        self._tail_width = round_up(int(tail_lengths.max()) + 1, TAIL_STEP)
-        self._mask = self._hidden(samples, skipped).to(device)
-        self._write_at = tails.flat_index(tail_lengths).to(device)
-        self._bag, self._offsets = self._bags(device)
+        self.trunk_width = max((trunk.pieces for trunk in self.trunks), default=0) * PIECE
+        self.items = _Items(pieces, self.heads, groups, device) if any(pieces) else None
+        self.item_width = self.items.most * PIECE if self.items is not None else 0
+        self.seen = self._seen(samples, skipped)
+        self.bag, self.offsets = self._bags()
 
-    def _hidden(self, samples: Sequence[Sampled], skipped: Sequence[int]) -> Tensor:
-        """What is added to the scores, [n, 1, 1, trunk + item + tail positions]."""
+    def fits(self, samples: Sequence[Sampled]) -> bool:
+        """Whether these are the samples it was made for, with other tails."""
+        return self.count == len(samples) and all(
+            prompt is sample.prompt and own == sample.own
+            for (prompt, own), sample in zip(self._samples, samples, strict=True)
+        )
+
+    def _seen(self, samples: Sequence[Sampled], skipped: Sequence[int]) -> np.ndarray:
+        """Which trunk and item positions a sample attends to, [n, positions]."""
         in_trunk = np.array(skipped)[:, None] * PIECE
         lengths = np.array([sample.prompt.length for sample in samples])[:, None]
         whole = np.array([len(sample.prompt.pieces) for sample in samples])[:, None] * PIECE - in_trunk
         own = np.array([len(sample.own) for sample in samples])[:, None] * PIECE
-        tail = np.array([sample.tail for sample in samples])[:, None]
-        trunk_at, item_at = np.arange(self._trunk_width), np.arange(self._item_width)
-        seen = np.concatenate(
+        trunk_at, item_at = np.arange(self.trunk_width), np.arange(self.item_width)
+        return np.concatenate(
             [
                 trunk_at < np.minimum(in_trunk, lengths),
                 (item_at < np.minimum(lengths - in_trunk, whole)) | ((item_at >= whole) & (item_at < whole + own)),
-                np.arange(self._tail_width) <= tail,
             ],
             axis=1,
         )
-        return torch.from_numpy(np.where(seen, np.float32(0), np.float32(-np.inf)))[:, None, None]
 
-    def _bags(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _bags(self) -> tuple[Tensor, Tensor]:
         """Which products make up each of [n · heads · groups] sums, in the order of the positions: indices into those
         of the trunks [n · heads · groups], if there are any, followed by those of the items; and where each begins."""
-        outer = self.count * self._heads * self._groups
+        outer = self.count * self.heads * self.groups
         columns, lengths = [], np.zeros(self.count, int)
-        inside = np.zeros((outer, 0), bool)
-        index = np.zeros((outer, 0), int)
-        if self._trunks:
+        if self.trunks:
             columns.append(np.arange(outer)[:, None])
             lengths += 1
-        if self._items is not None:
-            gather, item_lengths = self._items.bags
-            columns.append(gather.reshape(outer, -1) + (outer if self._trunks else 0))
+        if self.items is not None:
+            gather, item_lengths = self.items.bags
+            columns.append(gather.reshape(outer, -1) + (outer if self.trunks else 0))
             lengths += item_lengths
         index = np.concatenate(columns, axis=1)
-        each = np.repeat(lengths, self._heads * self._groups)
+        each = np.repeat(lengths, self.heads * self.groups)
         inside = np.arange(index.shape[1]) < each[:, None]
         offsets = np.cumsum(each) - each
-        return torch.from_numpy(index[inside]).to(device), torch.from_numpy(offsets).to(device)
+        return torch.from_numpy(index[inside]).to(self.device), torch.from_numpy(offsets).to(self.device)
+
+
+class _Decoding:
+    """Attention of the running samples; row i has tail place i."""
+
+    def __init__(self, samples: Sequence[Sampled], layout: Layout, pages: Pages, tails: Tails) -> None:
+        self._pages, self._tails, self._layout = pages, tails, layout
+        self.count = layout.count
+        tail = np.array([sample.tail for sample in samples])
+        self.positions = layout.lengths + tail
+        self._tail_width = round_up(int(tail.max()) + 1, TAIL_STEP)
+        seen = np.concatenate([layout.seen, np.arange(self._tail_width) <= tail[:, None]], axis=1)
+        mask = torch.from_numpy(np.where(seen, np.float32(0), np.float32(-np.inf)))
+        self._mask = mask[:, None, None].to(layout.device)  # [n, 1, 1, trunk + item + tail positions]
+        self._write_at = tails.flat_index(torch.from_numpy(tail)).to(layout.device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         self._tails.write(layer, self._write_at, keys, values)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
         """query [n, heads · groups, dim] → [n, heads · groups · value dim]."""
-        n, heads, groups = self.count, self._heads, self._groups
+        layout = self._layout
+        n, heads, groups = self.count, layout.heads, layout.groups
         query = query.contiguous().view(n, heads, groups, -1)
-        scores = self._trunk_scores(layer, query) if self._trunks else []
-        if self._items is not None:
+        scores = self._trunk_scores(layer, query) if layout.trunks else []
+        if layout.items is not None:
             scores.append(self._item_scores(layer, query))
         tail_keys, tail_values = (
             block[layer, :n].flatten(0, 1)[:, : self._tail_width] for block in self._tails.blocks
@@ -263,12 +280,12 @@ class _Decoding:
         tail = torch.bmm(query.view(n * heads, groups, -1), tail_keys.mT)
         scores.append(tail.view(n, heads, groups, -1))
         weights = torch.add(self._mask, torch.cat(scores, dim=-1), alpha=scaling).softmax(-1).to(query.dtype)
-        parts = [self._trunk_products(layer, weights)] if self._trunks else []
-        if self._items is not None:
+        parts = [self._trunk_products(layer, weights)] if layout.trunks else []
+        if layout.items is not None:
             parts.append(self._item_products(layer, weights))
         products = torch.cat(parts) if len(parts) > 1 else parts[0]
-        out = functional.embedding_bag(self._bag, products, self._offsets, mode="sum")  # one after another
-        last = weights[..., self._trunk_width + self._item_width :].reshape(n * heads, groups, -1)
+        out = functional.embedding_bag(layout.bag, products, layout.offsets, mode="sum")  # one after another
+        last = weights[..., layout.trunk_width + layout.item_width :].reshape(n * heads, groups, -1)
         return torch.baddbmm(out.view(n * heads, groups, -1), last, tail_values).view(n, -1)
 
     # --- trunks
@@ -276,24 +293,26 @@ class _Decoding:
     def _trunk_scores(self, layer: int, query: Tensor) -> list[Tensor]:
         """[n, heads, groups, trunk positions], in a list."""
         found = []
-        for trunk in self._trunks:
+        for trunk in self._layout.trunks:
             together = query.index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)  # [heads, rows · groups, dim]
             scores = torch.bmm(together, trunk.read(self._pages.keys[layer]).mT)
-            found.append(scores.view(self._heads, -1, self._groups, scores.shape[-1]).transpose(0, 1))
-        if len(found) == 1 and self._trunks[0].count == self.count:
+            found.append(scores.view(self._layout.heads, -1, self._layout.groups, scores.shape[-1]).transpose(0, 1))
+        if len(found) == 1 and self._layout.trunks[0].count == self.count:
             return [found[0][: self.count]]
-        whole = query.new_zeros(self.count, self._heads, self._groups, self._trunk_width)
-        for trunk, scores in zip(self._trunks, found, strict=True):
+        whole = query.new_zeros(self.count, self._layout.heads, self._layout.groups, self._layout.trunk_width)
+        for trunk, scores in zip(self._layout.trunks, found, strict=True):
             whole[trunk.rows[: trunk.count], ..., : scores.shape[-1]] = scores[: trunk.count]
         return [whole]
 
     def _trunk_products(self, layer: int, weights: Tensor) -> Tensor:
         """[n · heads · groups, value dim]"""
         values = self._pages.values[layer]
-        whole = weights.new_zeros(self.count, self._heads, self._groups, values.shape[-1])
-        for trunk in self._trunks:
+        whole = weights.new_zeros(self.count, self._layout.heads, self._layout.groups, values.shape[-1])
+        for trunk in self._layout.trunks:
             part = weights[..., : trunk.pieces * PIECE].index_select(0, trunk.rows).transpose(0, 1).flatten(1, 2)
-            out = _weighted(part, trunk.read(values)).view(self._heads, -1, self._groups, values.shape[-1])
+            out = _weighted(part, trunk.read(values)).view(
+                self._layout.heads, -1, self._layout.groups, values.shape[-1]
+            )
             whole.index_copy_(0, trunk.rows[: trunk.count], out.transpose(0, 1)[: trunk.count])
         return whole.view(-1, values.shape[-1])
 
@@ -301,19 +320,20 @@ class _Decoding:
 
     def _item_scores(self, layer: int, query: Tensor) -> Tensor:
         """[n, heads, groups, item positions]"""
-        items = self._items
+        items = self._layout.items
         assert items is not None
-        spread = query.view(self.count * self._heads, -1).index_select(0, items.spread)
+        spread = query.view(self.count * self._layout.heads, -1).index_select(0, items.spread)
         keys = items.read(self._pages.keys[layer])
-        scores = torch.bmm(spread.view(keys.shape[0], items.slots * self._groups, -1), keys.mT)
+        scores = torch.bmm(spread.view(keys.shape[0], items.slots * self._layout.groups, -1), keys.mT)
         found = scores.view(-1, PIECE).index_select(0, items.gather)
-        return found.view(self.count, self._heads, self._groups, self._item_width)
+        return found.view(self.count, self._layout.heads, self._layout.groups, self._layout.item_width)
 
     def _item_products(self, layer: int, weights: Tensor) -> Tensor:
         """[heads · items · slots · groups, value dim]"""
-        items = self._items
+        items = self._layout.items
         assert items is not None
-        mine = weights[..., self._trunk_width : self._trunk_width + self._item_width].reshape(-1, PIECE)
+        at = self._layout.trunk_width
+        mine = weights[..., at : at + self._layout.item_width].reshape(-1, PIECE)
         values = items.read(self._pages.values[layer])
         spread = mine.index_select(0, items.back).view(values.shape[0], -1, PIECE)
         return torch.bmm(spread, values).view(-1, values.shape[-1])
@@ -331,17 +351,19 @@ def _weighted(weights: Tensor, values: Tensor, start: Tensor | None = None) -> T
 
 
 class _Prefill:
-    """The tables of some prompts of similar length; each is padded on the right to the longest."""
+    """The tables of some prompts of similar length. In attention each is padded on the right to the longest; elsewhere
+    their `count` tokens stand one behind another."""
 
-    def __init__(self, prompts: Sequence[Prompted], pages: Pages) -> None:
-        self._pages = pages
+    def __init__(self, prompts: Sequence[Prompted], pages: Pages, groups: int) -> None:
+        self._pages, self._rows = pages, len(prompts)
         device = pages.keys[0].device
-        self.count, self.tokens = len(prompts), prefill_tokens(prompts)
+        lengths = np.array([len(prompt.token_ids) for prompt in prompts])
+        self.count, self._tokens = int(lengths.sum()), round_up(int(lengths.max()), _query_step(groups))
         starts = np.array([prompt.start for prompt in prompts])
-        self.positions = torch.from_numpy(starts[:, None] + np.arange(self.tokens))  # [n, q]
-        width = round_up(int(self.positions.max()) + 1, PIECE)
+        positions = starts[:, None] + np.arange(self._tokens)  # [n, q]
+        width = round_up(int(positions.max()) + 1, PIECE)
         most = width // PAGE
-        table = np.full((self.count, most), NOWHERE)
+        table = np.full((self._rows, most), NOWHERE)
         for row, prompt in enumerate(prompts):
             mine = prompt.prompt.pages[:most]
             table[row, : len(mine)] = mine
@@ -349,28 +371,36 @@ class _Prefill:
         shared = int(same.argmin()) if not same.all() else most
         self._first, self._shared = int(table[0, 0]), shared // PAGES * PIECE
         self._table = torch.from_numpy(table[:, self._shared // PAGE :].ravel()).to(device)
-        unseen = torch.arange(width) > self.positions[:, :, None]
+        unseen = torch.from_numpy(np.arange(width) > positions[:, :, None])
         mask = torch.zeros(unseen.shape).masked_fill_(unseen, -torch.inf)
         self._mask = mask[:, :, None].to(device)  # [n, q, 1, width]
-        self._write_at = self._places(prompts, torch.from_numpy(table)).to(device)
-
-    def _places(self, prompts: Sequence[Prompted], table: Tensor) -> Tensor:
-        """Where the new entries go; those of the padding go nowhere."""
-        real = torch.arange(self.tokens) < torch.tensor([len(prompt.token_ids) for prompt in prompts])[:, None]
-        pages = torch.where(real, table.gather(1, self.positions // PAGE), NOWHERE)
-        return self._pages.flat_index(pages.flatten(), (self.positions % PAGE).flatten())
+        real = np.arange(self._tokens) < lengths[:, None]
+        self.positions = positions[real]
+        self.ends = np.cumsum(lengths) - 1
+        self._spread = self._back = None
+        if self.count < real.size:
+            self._spread = torch.from_numpy(np.where(real, np.cumsum(real).reshape(real.shape) - 1, 0).ravel()).to(
+                device
+            )
+            self._back = torch.from_numpy(np.flatnonzero(real)).to(device)
+        row_of = np.repeat(np.arange(self._rows), lengths)
+        pages_of = torch.from_numpy(table[row_of, self.positions // PAGE])
+        self._write_at = pages.flat_index(pages_of, torch.from_numpy(self.positions % PAGE)).to(device)
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
         self._pages.write(layer, self._write_at, keys, values)
 
     def attend(self, layer: int, query: Tensor, scaling: float) -> Tensor:
-        """query [n · q, heads · groups, dim] → [n · q, heads · groups · value dim]."""
+        """query [count, heads · groups, dim] → [count, heads · groups · value dim]."""
         keys, values = self._read(self._pages.keys[layer]), self._read(self._pages.values[layer])
-        heads, n = self._pages.keys[layer].shape[0], self.count
-        query = query.view(n, self.tokens, heads, query.shape[1] // heads, -1)
+        heads, n = self._pages.keys[layer].shape[0], self._rows
+        if self._spread is not None:
+            query = query.index_select(0, self._spread)
+        query = query.view(n, self._tokens, heads, query.shape[1] // heads, -1)
         product = _in_pieces if query.device.type == "cpu" else _fused
         out = product(query.permute(2, 0, 1, 3, 4), keys, values, self._mask, scaling)  # [heads, n, q, groups, dim]
-        return out.permute(1, 2, 0, 3, 4).reshape(n * self.tokens, -1)
+        out = out.permute(1, 2, 0, 3, 4).reshape(n * self._tokens, -1)
+        return out if self._back is None else out.index_select(0, self._back)
 
     def _read(self, block: Tensor) -> list[Tensor]:
         """The positions that all prompts share, [heads, 1, positions, dim], and the others, [heads, n, ...]."""
@@ -380,7 +410,7 @@ class _Prefill:
             parts.append(shared.flatten(1, 2)[:, None])
         if len(self._table):
             chosen = block.index_select(1, self._table)
-            parts.append(chosen.view(block.shape[0], self.count, -1, block.shape[-1]))
+            parts.append(chosen.view(block.shape[0], self._rows, -1, block.shape[-1]))
         return parts
 
 
@@ -425,57 +455,52 @@ def _fused(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask
     return out.view(n, heads, tokens, groups, -1).transpose(0, 1)
 
 
-def prefill_tokens(prompts: Sequence[Prompted]) -> int:
-    """How many tokens of each prompt a common block has."""
-    return round_up(max(len(prompt.token_ids) for prompt in prompts), TOKEN_STEP)
-
-
 class Pass:
     """New tokens and what they attend to. ids, positions: [N]. ends: [m] the tokens whose logits are wanted, those of
     the samples first, then those of the prompts, padded to a multiple of 8 with token 0;
     of these the first `wanted` count. longest: no position is as high."""
 
     def __init__(
-        self, samples: Sequence[Sampled], blocks: Sequence[Sequence[Prompted]], pages: Pages, tails: Tails, groups: int
+        self,
+        samples: Sequence[Sampled],
+        layout: Layout | None,
+        blocks: Sequence[Sequence[Prompted]],
+        pages: Pages,
+        tails: Tails,
+        groups: int,
     ) -> None:
-        """groups: query heads a key/value head. Room in pages and tails must have been reserved."""
+        """layout: that of the samples. groups: query heads a key/value head. Room in pages and tails must have been
+        reserved."""
         device = pages.keys[0].device
+        self._parts: list[_Decoding | _Prefill] = []
         ids = [sample.token for sample in samples]
-        positions = [sample.position for sample in samples]
-        self._decoding = _Decoding(samples, pages, tails, groups) if samples else None
-        self._decoded = round_up(len(samples), TOKEN_STEP)
-        ids += [0] * (self._decoded - len(samples))
-        positions += [0] * (self._decoded - len(samples))
-        ends = list(range(len(samples)))
-        self._prefills = []
+        ends = [np.arange(len(samples))]
+        if layout is not None:
+            self._parts.append(_Decoding(samples, layout, pages, tails))
         for prompts in blocks:
-            prefill = _Prefill(prompts, pages)
-            self._prefills.append(prefill)
+            prefill = _Prefill(prompts, pages, groups)
+            self._parts.append(prefill)
+            ends.append(len(ids) + prefill.ends)
             for prompt in prompts:
-                ends.append(len(ids) + len(prompt.token_ids) - 1)
-                ids += [*prompt.token_ids, *[0] * (prefill.tokens - len(prompt.token_ids))]
-            positions += prefill.positions.flatten().tolist()
-        self._empty = max(0, LEAST_TOKENS - len(ids))
+                ids += prompt.token_ids
+        self._empty = max(LEAST_TOKENS, round_up(len(ids), TOKEN_STEP)) - len(ids)
         ids += [0] * self._empty
-        positions += [0] * self._empty
-        self.wanted, self.longest = len(ends), max(positions) + 1
-        ends += [0] * (round_up(len(ends), TOKEN_STEP) - len(ends))
-        self.ids, self.positions, self.ends = (torch.tensor(x, device=device) for x in (ids, positions, ends))
+        every = np.concatenate([*(part.positions for part in self._parts), np.zeros(self._empty, int)])
+        last = np.concatenate(ends)
+        self.wanted, self.longest = len(last), int(every.max()) + 1
+        last = np.concatenate([last, np.zeros(-len(last) % TOKEN_STEP, int)])
+        self.ids = torch.tensor(ids, device=device)
+        self.positions, self.ends = (torch.from_numpy(one).to(device) for one in (every, last))
 
     def attend(self, layer: int, query: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """Stores the new entries of a layer and attends. query [N, query heads, dim], keys and values
         [N, heads, dim] → [N, query heads · value dim]."""
         parts = []
-        if self._decoding is not None:
-            count = self._decoding.count
-            self._decoding.write(layer, keys[:count], values[:count])
-            out = self._decoding.attend(layer, query[:count], scaling)
-            parts.append(functional.pad(out, (0, 0, 0, self._decoded - count)) if count < self._decoded else out)
-        at = self._decoded
-        for prefill in self._prefills:
-            to = at + prefill.count * prefill.tokens
-            prefill.write(layer, keys[at:to], values[at:to])
-            parts.append(prefill.attend(layer, query[at:to], scaling))
+        at = 0
+        for part in self._parts:
+            to = at + part.count
+            part.write(layer, keys[at:to], values[at:to])
+            parts.append(part.attend(layer, query[at:to], scaling))
             at = to
         if self._empty:
             parts.append(query.new_zeros(self._empty, parts[0].shape[1]))

@@ -12,7 +12,9 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from mcts.model import Context, Expansion, Sample, Sampling, Usage
 from models.engines.draft import Draft, Drafts
 from models.engines.sampling import Style, choose, noise
 from models.engines.text import Tokenizer
-from models.engines.transformers.attention import Paged, Pass, Piece, Prompted, Sampled
+from models.engines.transformers.attention import Layout, Paged, Pass, Piece, Prompted, Sampled
 from models.engines.transformers.kv import PAGE, PAGES, PIECE, Chain, ContextStore, Kept, Pages, Tails, round_up
 from models.engines.transformers.network import Network
 
@@ -81,23 +83,22 @@ class Prompt:
 
 @dataclass(eq=False)
 class Member:
-    """One sample in the making. ending: whether a token may end it, for tokens that were seen before.
-    since: the seconds that each sample had cost when this one began (`Batch._bill`)."""
+    """One sample in the making. since: the seconds that each sample had cost when this one began (`Batch._bill`)."""
 
     request: Request
     index: int
     noise: random.Random
     style: Style
-    draft: Draft
-    ending: dict[int, bool]
     since: float = 0.0
 
 
 @dataclass(eq=False)
 class Row:
-    """A continuation of a prompt. own: its full pieces; length: its tokens in its tail; token: the next one to feed."""
+    """A continuation of a prompt and the samples that have it in common. draft: its tokens; own: its full pieces;
+    length: its tokens in its tail; token: the next one to feed."""
 
     members: list[Member]
+    draft: Draft
     prompt: Paged
     own: tuple[Piece, ...] = ()
     length: int = 0
@@ -106,6 +107,14 @@ class Row:
     @property
     def pages(self) -> list[int]:
         return [*self.prompt.pages, *(page for piece in self.own for page in piece)]
+
+
+class Branch(NamedTuple):
+    """Samples of a row that drew the same token."""
+
+    members: list[Member]
+    draft: Draft
+    token: int
 
 
 class Batch:
@@ -122,6 +131,8 @@ class Batch:
         self._decode_seconds = 0.0  # of a sample that has run from the beginning
         self._entered: list[Member] = []  # in this step
         self._left: list[Member] = []
+        self._active: set[Request] = set()
+        self._layout: Layout | None = None  # of the last pass
         self._room = PREFILL_TOKENS.get(network.device.type, PREFILL_TOKENS["cuda"])
 
     @property
@@ -136,6 +147,7 @@ class Batch:
         self.rows.clear()
         self._entered.clear()
         self._left.clear()
+        self._active.clear()
 
     def step(self, admitted: Sequence[Request]) -> list[Request]:
         """Computes `admitted` and one position of everything that runs; returns what is finished."""
@@ -158,8 +170,8 @@ class Batch:
                     self.pages.release(prompt.chain.pages)
                 else:
                     assert kept.logits is not None
-                    self._start(prompt, self._paged(prompt))
-                    logits.append(kept.logits[None])
+                    begun = self._start(prompt, self._paged(prompt))
+                    logits.append(kept.logits.expand(begun, -1))
             if self.rows:
                 finished += self._draw(torch.cat(logits))
         self._bill(time.perf_counter() - started, missing, rows, running)
@@ -238,18 +250,21 @@ class Batch:
 
     def _move_in(self, prompts: Sequence[Prompt]) -> None:
         """Writes entries that are kept by themselves to the pages of their prompts."""
-        places: list[tuple[int, int]] = []
+        pages: list[np.ndarray] = []
+        slots: list[np.ndarray] = []
         entries: list[tuple[Tensor, Tensor]] = []
         for prompt in prompts:
-            at = prompt.chain.paged
-            for kept in prompt.chain.loose:
+            chain = prompt.chain
+            for kept in chain.loose:
                 assert kept.entries is not None
                 entries.append(kept.entries)
-                places += [(prompt.chain.pages[i // PAGE], i % PAGE) for i in range(at, at + kept.covered)]
-                at += kept.covered
-        if places:
+            if chain.loose:
+                positions = np.arange(chain.paged, chain.paged + sum(kept.covered for kept in chain.loose))
+                pages.append(np.array(chain.pages)[positions // PAGE])
+                slots.append(positions % PAGE)
+        if entries:
             keys, values = (torch.cat(parts, dim=2) for parts in zip(*entries, strict=True))
-            self.pages.store(places, keys, values)
+            self.pages.store(np.concatenate(pages), np.concatenate(slots), keys, values)
 
     def _compute(self, decoding: int, blocks: Sequence[Sequence[Prompt]], finished: list[Request]) -> Tensor:
         """One pass over the first `decoding` rows and the missing positions of prompts; starts the rows of the new
@@ -259,7 +274,10 @@ class Batch:
         prompted = [[Prompted(paged[p], p.start, _tail(p.context, p.start)) for p in block] for block in blocks]
         rows = self.rows[:decoding]
         samples = [Sampled(row.prompt, row.own, row.length, row.token) for row in rows]
-        work = Pass(samples, prompted, self.pages, self._tails, self.network.shape.groups)
+        if samples and (self._layout is None or not self._layout.fits(samples)):
+            self._layout = Layout(samples, self.pages, self.network.shape.groups)
+        groups = self.network.shape.groups
+        work = Pass(samples, self._layout if samples else None, prompted, self.pages, self._tails, groups)
         logits, computed = self.network.forward(work, with_values=bool(blocks))
         for row in rows:
             row.length += 1
@@ -270,11 +288,10 @@ class Batch:
             self._keep(prompt, logits[at], values[at])
             finished += _answer(prompt, values[at])
             if prompt.sampled:
-                self._start(prompt, paged[prompt])
-                wanted.append(at)
+                wanted += [at] * self._start(prompt, paged[prompt])
             else:
                 self.pages.release(paged[prompt].pages)
-        return logits[: len(wanted)] if wanted[-1:] == [len(wanted) - 1] else logits[wanted]
+        return logits[: len(wanted)] if wanted == list(range(len(wanted))) else logits[wanted]
 
     def _keep(self, prompt: Prompt, logits: Tensor, value: float | None) -> None:
         """Keeps the segments of a prompt that were not in pages before, and what is known at its end."""
@@ -291,20 +308,25 @@ class Batch:
                 return
             end = start
 
-    def _start(self, prompt: Prompt, paged: Paged) -> None:
-        """Makes the samples of a computed prompt run; its logits are drawn from in this step."""
+    def _start(self, prompt: Prompt, paged: Paged) -> int:
+        """Makes the samples of a computed prompt run; returns how many rows they are, whose logits are drawn from in
+        this step."""
         room = self.network.window - prompt.context.length
-        members = []
+        alike: dict[tuple[tuple[str, ...], int], list[Member]] = {}  # those that end for the same reasons
         for request in prompt.requests:
             params = request.params
             style = Style(params.temperature, params.top_k, params.top_p)
-            ending = self.drafts.hints(params.stop)
-            for index in range(request.n):
-                draft = self.drafts.start(prompt.context, params.stop, min(params.max_tokens, room))
-                members.append(Member(request, index, noise(params.key, index), style, draft, ending))
-        self._entered += members
-        self.rows.append(Row(members, paged))
+            members = [Member(request, index, noise(params.key, index), style) for index in range(request.n)]
+            if members:
+                alike.setdefault((params.stop, min(params.max_tokens, room)), []).extend(members)
+                self._entered += members
+                self._active.add(request)
+        for (stop, limit), members in alike.items():
+            self.pages.hold(paged.pages)
+            self.rows.append(Row(members, self.drafts.start(prompt.context, stop, limit), paged))
+        self.pages.release(paged.pages)
         self._tails.reserve(len(self.rows))
+        return len(alike)
 
     # --- samples
 
@@ -318,44 +340,48 @@ class Batch:
             [member.noise.random() for member in members],
         )
         finished: list[Request] = []
-        drawn = iter(zip(draws.tokens, draws.logprobs, strict=True))
-        groups: list[dict[int, list[Member]]] = []
+        branches: list[list[Branch]] = []
+        end = 0
         for at, row in enumerate(self.rows):
-            going: dict[int, list[Member]] = {}
-            for member in row.members:
-                token, logprob = next(drawn)
-                draft = member.draft
-                if member.ending.get(token, True) or len(draft.token_ids) + 1 >= draft.limit:
-                    sample = draft.add(token, logprob)
-                    if sample is not None:
-                        finished += self._finish(at, member, sample)
-                        continue
+            start, end = end, end + len(row.members)
+            parted = _parted(row, draws.tokens[start:end], draws.logprobs[start:end])
+            going = []
+            for branch, logprob in parted:
+                sample = branch.draft.add(branch.token, logprob)
+                if sample is None:
+                    going.append(branch)
                 else:
-                    draft.extend_by(token, logprob)
-                going.setdefault(token, []).append(member)
-            groups.append(going)
-        self._regroup(groups)
+                    finished += self._finish(at, branch.members, sample)
+            branches.append(going)
+        self._regroup(branches)
         return finished
 
-    def _finish(self, at: int, member: Member, sample: Sample) -> list[Request]:
-        """Hands a sample in and keeps its entries while somebody holds its Context; the request, if that ends it."""
-        request = member.request
-        request.count(generated=len(sample.token_ids), computed=request.decoded)
-        request.decoded = 0
-        assert sample.context is not None
-        self.store.put(sample.context, self._cut(at))
-        request.samples[member.index] = sample
-        self._left.append(member)
-        return [request] if len(request.samples) == request.n else []
+    def _finish(self, at: int, members: Iterable[Member], sample: Sample) -> list[Request]:
+        """Hands a sample in for all that drew it, and keeps its entries for each while somebody holds its Context; the
+        requests that this ends."""
+        covered, entries = self._cut(at)
+        ended = []
+        for member in members:
+            request = member.request
+            request.count(generated=len(sample.token_ids), computed=request.decoded)
+            request.decoded = 0
+            context = Context(self.rows[at].draft.context, sample.token_ids)
+            self.store.put(context, Kept(covered, entries=entries))
+            request.samples[member.index] = replace(sample, context=context)
+            self._left.append(member)
+            if len(request.samples) == request.n:
+                self._active.discard(request)
+                ended.append(request)
+        return ended
 
-    def _cut(self, at: int) -> Kept:
-        """The entries of a row's own tokens."""
+    def _cut(self, at: int) -> tuple[int, tuple[Tensor, Tensor]]:
+        """How many tokens of its own a row has, and their entries."""
         row = self.rows[at]
         keys, values = self._tails.cut(at, row.length)
         if row.own:
             before = self.pages.load([page for piece in row.own for page in piece])
             keys, values = (torch.cat(parts, dim=2) for parts in zip(before, (keys, values), strict=True))
-        return Kept(keys.shape[2], entries=(keys, values))
+        return keys.shape[2], (keys, values)
 
     # --- rows
 
@@ -364,30 +390,31 @@ class Batch:
         full = [(at, row) for at, row in enumerate(self.rows) if row.length == PIECE]
         if not full:
             return
-        places = []
+        taken: list[int] = []
         for _, row in full:
             piece = tuple(self.pages.take(PAGES))
             row.own, row.length = (*row.own, piece), 0
-            places += [(page, slot) for page in piece for slot in range(PAGE)]
+            taken += piece
         index = torch.tensor([at for at, _ in full], device=self.network.device)
-        self.pages.store(places, *(block[:, index].transpose(1, 2).flatten(2, 3) for block in self._tails.blocks))
+        pages, slots = np.repeat(taken, PAGE), np.tile(np.arange(PAGE), len(taken))
+        self.pages.store(pages, slots, *(block[:, index].transpose(1, 2).flatten(2, 3) for block in self._tails.blocks))
 
-    def _regroup(self, groups: Sequence[dict[int, list[Member]]]) -> None:
-        """Gives every group of samples with the same tokens a row of its own and closes the gaps."""
-        splits: list[tuple[int, int, list[Member]]] = []  # (source row, token, samples)
+    def _regroup(self, branches: Sequence[Sequence[Branch]]) -> None:
+        """Gives every branch of a row a row of its own and closes the gaps."""
+        splits: list[tuple[int, Branch]] = []  # from which row
         holes: list[int] = []
-        for at, group in enumerate(groups):
-            if not group:
+        for at, going in enumerate(branches):
+            if not going:
                 holes.append(at)
                 continue
-            (token, members), *others = group.items()
-            self.rows[at].members, self.rows[at].token = members, token
-            splits += [(at, token, members) for token, members in others]
+            self.rows[at].members, self.rows[at].draft, self.rows[at].token = going[0]
+            splits += [(at, branch) for branch in going[1:]]
         for hole in holes:
             self.pages.release(self.rows[hole].pages)
         self._tails.reserve(len(self.rows) + len(splits))
-        for source, token, members in splits:
-            row = replace(self.rows[source], members=members, token=token)
+        for source, branch in splits:
+            before = self.rows[source]
+            row = Row(branch.members, branch.draft, before.prompt, before.own, before.length, branch.token)
             self.pages.hold(row.pages)
             target = holes.pop() if holes else len(self.rows)
             if target == len(self.rows):
@@ -405,8 +432,10 @@ class Batch:
                 self.rows[hole] = last
 
     def _drop_cancelled(self) -> None:
-        if not any(member.request.cancelled for row in self.rows for member in row.members):
+        cancelled = {request for request in self._active if request.cancelled}
+        if not cancelled:
             return
+        self._active -= cancelled
         holes = []
         for at, row in enumerate(self.rows):
             for request in {member.request for member in row.members if member.request.cancelled}:
@@ -426,6 +455,21 @@ def _prompts(requests: Iterable[Request]) -> list[Prompt]:
     for request in requests:
         prompts.setdefault(request.context, Prompt(request.context, [])).requests.append(request)
     return list(prompts.values())
+
+
+def _parted(row: Row, tokens: Sequence[int], logprobs: Sequence[float]) -> list[tuple[Branch, float]]:
+    """The samples of a row by what they drew, and its log-probability."""
+    if len(tokens) == 1 or tokens.count(tokens[0]) == len(tokens):
+        return [(Branch(row.members, row.draft, tokens[0]), logprobs[0])]
+    members: dict[int, list[Member]] = {}
+    found: dict[int, float] = {}
+    for member, token, logprob in zip(row.members, tokens, logprobs, strict=True):
+        members.setdefault(token, []).append(member)
+        found[token] = logprob
+    drafts = [row.draft, *(row.draft.fork() for _ in range(len(members) - 1))]
+    return [
+        (Branch(mine, draft, token), found[token]) for (token, mine), draft in zip(members.items(), drafts, strict=True)
+    ]
 
 
 def _answer(prompt: Prompt, value: float | None) -> list[Request]:

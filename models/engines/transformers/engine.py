@@ -8,6 +8,7 @@ models whose layers are not all full attention.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import weakref
 from collections import deque
@@ -114,6 +115,8 @@ class TransformersModel:
         """
         settings = Settings.read(engine_args or {})
         quiet_transformers()
+        if not gc.get_freeze_count():
+            gc.freeze()  # what torch and transformers brought; walking it again and again took 14 % of a step
         executor = ThreadPoolExecutor(1, "engine")
         if settings.threads:
             executor.submit(torch.set_num_threads, settings.threads).result()

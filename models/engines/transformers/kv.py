@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -130,10 +131,9 @@ class Pages:
             for block in (*self.keys, *self.values):
                 block.index_copy_(1, target, block.index_select(1, source))
 
-    def store(self, places: Sequence[tuple[int, int]], keys: Tensor, values: Tensor) -> None:
-        """Writes entries [layers, heads, n, dim] to n (page, slot)."""
-        pages, slots = torch.tensor(places).unbind(1)
-        index = self.flat_index(pages, slots).to(self._device)
+    def store(self, pages: np.ndarray, slots: np.ndarray, keys: Tensor, values: Tensor) -> None:
+        """Writes entries [layers, heads, n, dim] to n slots of pages."""
+        index = self.flat_index(torch.from_numpy(pages), torch.from_numpy(slots)).to(self._device)
         for layer in range(self._shape.layers):
             self.write(layer, index, keys[layer].transpose(0, 1), values[layer].transpose(0, 1))
 
