@@ -65,7 +65,7 @@ def choose(logits: Tensor, rows: list[int], styles: list[Style], uniforms: list[
         else:
             part = torch.tensor(draws, device=logits.device)
             tokens[part] = _drawn(logits, index[part], style, [uniforms[draw] for draw in draws])
-    logprobs = logits[index, tokens] - logits.logsumexp(-1)[index]
+    logprobs = logits.log_softmax(-1)[index, tokens]
     return Draws(tokens.tolist(), logprobs.tolist())
 
 
