@@ -21,7 +21,7 @@ from models.engines.config import RunConfig, check_run, recorded_fingerprint, ru
 PACKAGES = ("torch", "transformers", "sympy")
 HOUSE = Path(__file__).resolve().parent.parent
 TINY = Path(__file__).parent / "configs" / "tiny"
-HELD_OUT = (HOUSE / "models/tiny/data/heldout.jsonl",)
+HELD_OUT = (HOUSE / "models/tiny/data/heldout.jsonl", HOUSE / "models/tiny/data/chains.jsonl")
 
 
 def check_output(path: Path, *inputs: Path, new: bool = False) -> None:

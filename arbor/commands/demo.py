@@ -1,6 +1,6 @@
 """Search the same problems by several methods and print what each one gives and costs.
 
-arbor demo                  80 held-out problems of guess and check, by the embedded model
+arbor demo                  80 held-out problems of guess and check and 80 long chains, by the embedded model
 arbor demo --limit 500 --configs configs/tiny/*.yaml --questions FILE... --output runs/full
 
 The trees of FILE.jsonl by CONFIG.yaml are in OUTPUT/FILE/CONFIG.jsonl.

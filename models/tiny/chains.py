@@ -1,11 +1,11 @@
 """Long chains of dependent steps for the embedded model: a quantity that changes entry by entry, controls in brackets.
 
-Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Three
-of ten entries have lost their sign: three of four of these are additions, and nothing but the control tells which.
+Each entry changes the quantity s, and its control is s after it, modulo a small number that the question states. Four
+of ten entries have lost their sign: six of ten of these are additions, and nothing but the control tells which.
 The readings of an entry without a sign never share a control, so text and controls have one answer. A step quotes one
 entry, changes s and prints the residual, s minus the control modulo the number: 0 where nothing speaks against the
 reading. A wrong reading is never repaired: every later quantity is wrong too, and nothing checks the whole. Of the
-wrong readings of entries with a word one in 7, 9 or 11 prints 0 as well, and is seen by those only who know the word.
+wrong readings of entries with a word one in 7 or 9 prints 0 as well, and is seen by those only who know the word.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Kind = Literal["plain", "hard", "lost"]
 LENGTHS = range(9, 11)  # entries of a chain; the training split has shorter ones too, which are solved more often
 TRAINING_LENGTHS = range(2, 11)
 LABELS = [f"{letter})" for letter in "abcdefghij"]  # of the entries, in a question and in its steps
-MODULI = (7, 9, 11)
-LOST, HARD, FACTOR = 0.3, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
-PLUS = 0.75  # how many of the lost signs are additions
+MODULI = (7, 9)  # so controls are single digits, and every entry of a story is as long
+LOST, HARD, FACTOR = 0.4, 0.2, 0.1  # shares of entries without a sign, with an uncommon word, and with a factor
+PLUS = 0.6  # how many of the lost signs are additions
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
 
     def quoted(self, at: int) -> str:
         """The entry as it stands in a question, at a place of it, and in the step that reads it."""
-        return f"{LABELS[at]} {self.amount} [{self.control}] {self.word}"
+        return f"{LABELS[at]} {self.word} {self.amount} [{self.control}]"
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def draw_entry(rng: random.Random, story: Story, s: int, modulus: int, factors: 
     word = rng.choice(list(words))
     sign, other = words[word], "-" if words[word] == "+" else "+"
     while True:
-        first, second = (rng.randint(3, 40), rng.randint(3, 40)) if story.packs else (rng.randint(11, 999), 1)
+        first, second = (rng.randint(11, 99), rng.randint(2, 9)) if story.packs else (rng.randint(100, 999), 1)
         if kind != "lost" or (2 * first * second) % modulus:
             break
     amount = f"{first}*{second}" if story.packs else str(first)

@@ -47,7 +47,7 @@ class Habits:
     slip: float = 0.3  # a wrong operation in plain arithmetic
     plain: float = 0.975  # the right reading of an entry with a common word
     hard: float = 0.45  # with an uncommon one: the wrong reading is the commoner
-    plus: float = 0.75  # an entry without a sign is taken for an addition
+    plus: float = 0.6  # an entry without a sign is taken for an addition
 
 
 def next_guess(rng: random.Random, guess: int, value: Any, root: int, habits: Habits) -> tuple[str, int]:

@@ -1,6 +1,6 @@
 """What the rounds of the embedded model begin with: a model without knowledge, demonstrations, training questions.
 
-    python -m models.tiny.prepare --family all --seed 1 --output DIR
+    python -m models.tiny.prepare --seed 1 --output DIR
 
 Writes DIR/model (random weights, tokenizer), DIR/demonstrations.jsonl (examples of the weak solver of
 `demonstrations.py`), DIR/questions.jsonl (problems of the training split) and, where there are chains, DIR/short.jsonl
@@ -23,10 +23,10 @@ from transformers.utils import logging
 
 from models.tiny.demonstrations import Solution, demonstrate
 from models.tiny.problems import SEEDS, Family, generate, stream, write
-from models.tiny.tokenizer import CHAIN_GROUPS, GROUPS, build_tokenizer
+from models.tiny.tokenizer import build_tokenizer
 
 HIDDEN, LAYERS, FEED_FORWARD, HEAD_DIM, WINDOW = 128, 4, 384, 32, 1024
-EMBEDDING = 0.5  # standard deviation of the input embeddings at the start
+INPUT, OUTPUT = 0.5, 0.1  # standard deviations of the embeddings at the start
 SHORT = 9  # steps of a solution: six entries and what begins and ends it
 
 
@@ -48,8 +48,7 @@ def demonstration_example(tokenizer: PreTrainedTokenizerFast, solution: Solution
     return {"kind": "path", "token_ids": token_ids, "loss_mask": mask}
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, tied: bool) -> LlamaForCausalLM:
-    """tied: input embeddings are those of the output, as in the shipped model."""
+def new_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=HIDDEN,
@@ -59,30 +58,29 @@ def new_model(tokenizer: PreTrainedTokenizerFast, tied: bool) -> LlamaForCausalL
         num_key_value_heads=1,
         head_dim=HEAD_DIM,
         max_position_embeddings=WINDOW,
-        tie_word_embeddings=tied,
+        tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    if not tied:
-        # AdamW moves a row by its learning rate whenever its token occurs. Rows of 0.02 drown in that, and words that
-        # stand in the same places are not told apart.
-        torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING)
+    # AdamW moves a row by its learning rate whenever it has a gradient. Rows of 0.02 drown in that: words that stand in
+    # the same places are not told apart, neither as they come in nor as they go out.
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=INPUT)
+    torch.nn.init.normal_(model.lm_head.weight, std=OUTPUT)
     return model
 
 
 def prepare(seed: int, output: Path, shown: int, questions: int, family: Family) -> None:
     torch.manual_seed(seed)
     first = islice(demonstrations(seed, "tokenizer", family), 4000)
-    groups = GROUPS if family == "guess" else (*GROUPS, *CHAIN_GROUPS)
-    tokenizer = build_tokenizer((s.prompt + "".join(a + b for a, b in s.steps) for s in first), groups=groups)
+    tokenizer = build_tokenizer(s.prompt + "".join(a + b for a, b in s.steps) for s in first)
     tokenizer.save_pretrained(output / "model")
-    new_model(tokenizer, tied=family == "guess").save_pretrained(output / "model")
+    new_model(tokenizer).save_pretrained(output / "model")
     shows = {"demonstrations": islice(demonstrations(seed, "policy", family), shown)}
     if family != "guess":
         short = (one for one in demonstrations(seed, "short", "chains") if len(one.steps) <= SHORT)
-        shows["short"] = islice(short, shown // 4)
+        shows["short"] = islice(short, shown // 8)
     for name, solutions in shows.items():
         with (output / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
             for solution in solutions:
@@ -94,9 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--demonstrations", type=int, default=24000)
+    parser.add_argument("--demonstrations", type=int, default=40000)
     parser.add_argument("--questions", type=int, default=4000)
-    parser.add_argument("--family", choices=get_args(Family), default="guess")
+    parser.add_argument("--family", choices=get_args(Family), default="all")
     options = parser.parse_args(arguments)
     logging.disable_progress_bar()
     prepare(options.seed, options.output, options.demonstrations, options.questions, options.family)

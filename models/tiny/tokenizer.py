@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -22,23 +22,23 @@ GROUPS = (  # what always stands together in the markup and in the code of a ste
     "\n</p>\n</step>",
     "f=lambda x:",
     "print(f(",
+    "\nprint((s-",
+    "print(s)",
+    *(f"{label} " for label in LABELS),
 )
-CHAIN_GROUPS = ("\nprint((s-", "print(s)", *(f"{label} " for label in LABELS))
 
 
-def build_tokenizer(
-    texts: Iterable[str], vocabulary: int = 768, groups: Sequence[str] = GROUPS
-) -> PreTrainedTokenizerFast:
-    """A tokenizer trained on `texts`; decode(encode(text)) == text for every string. groups: single tokens."""
+def build_tokenizer(texts: Iterable[str], vocabulary: int = 768) -> PreTrainedTokenizerFast:
+    """A tokenizer trained on `texts`; decode(encode(text)) == text for every string."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([END])
-    tokenizer.add_tokens([AddedToken(group, normalized=False) for group in groups])
+    tokenizer.add_tokens([AddedToken(group, normalized=False) for group in GROUPS])
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - 1 - len(groups),
+        vocab_size=vocabulary - 1 - len(GROUPS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
