@@ -40,13 +40,13 @@ def accuracy(grades: Iterable[bool | None]) -> Score:
 
 
 def wilson(right: float, n: int) -> tuple[float, float]:
-    """The 95 % Wilson score interval of right/n, in per cent."""
+    """The 95 % Wilson score interval of right/n, in per cent; the share lies in it, rounding or not."""
     if n == 0:
         return 0.0, 100.0
     share, z2 = right / n, Z95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+    return 100 * min(share, max(0.0, centre - half)), 100 * max(share, min(1.0, centre + half))
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int, float]:
