@@ -94,8 +94,9 @@ def test_offline_inference_and_evaluation_read_the_trees(searched: Path) -> None
     evaluated = run("eval_output_jsonl.py", "--res_file", str(searched))
     assert evaluated.stdout.startswith(f"{right} of 8 right"), evaluated.stderr
     decided = run(
-        "offline_inference.py", "--custom_cfg", "configs/offline_inference.yaml", "--tree_jsonl", str(searched)
-    )
+        "offline_inference.py", "--custom_cfg", "configs/offline_inference.yaml", "--tree_jsonl", str(searched),
+        "--set", "step_beam_width=3",
+    )  # fmt: skip
     assert decided.stdout.startswith(f"{right} of 8 right"), decided.stderr
 
 
