@@ -57,5 +57,5 @@ class Plan:
 
 
 def share_of(units: Sequence[Unit], parts: int, part: int) -> list[Unit]:
-    """Every `parts`-th unit from `part` on: what one process sees of one accumulation step."""
+    """Every `parts`-th unit from `part` on: what one process sees of an update."""
     return list(units[part::parts])

@@ -245,9 +245,10 @@ class Trainer:
         """One step of the optimisers; returns the terms [k], means over the whole update, and the norm of the gradient
         before it was clipped."""
         self.module.train()
-        units, steps = self.plan.update(update), self.settings.accumulation
+        units, steps = sorted(self.plan.update(update), key=lambda unit: unit.tokens), self.settings.accumulation
         processes, totals = self.accelerator.num_processes, Totals.of(units)
         own = share_of(units, processes, self.accelerator.process_index)
+        bounds = [len(own) * step // steps for step in range(steps + 1)]  # neighbours in length: less padding
         sums = torch.zeros(len(self.weights.names), device=self.accelerator.device)
         factor = rate_factor(update, self.plan.updates, self.settings)
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
@@ -257,7 +258,7 @@ class Trainer:
             last = step == steps - 1
             self.accelerator.gradient_state._set_sync_gradients(last)  # DeepSpeed steps in the last backward pass
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                terms, _ = self.module(self._batch(share_of(own, steps, step)), self.weights)
+                terms, _ = self.module(self._batch(own[bounds[step] : bounds[step + 1]]), self.weights)
                 loss = self.weights.combine(self.weights.means(terms, totals)) * processes  # the wrappers take means
                 if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
                     loss = loss * steps
