@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,51 @@ def test_each_annotation_is_a_step(solution: str, expected: list[Draft]) -> None
 )  # fmt: skip
 def test_a_claim_holds_to_its_last_decimal(printed: str, claimed: str, same: bool) -> None:
     assert agrees(printed, claimed) is same
+
+
+TEMPLATES = {
+    "names": ["Ada", "Bo"],
+    "things": ["jars"],
+    "questions": [
+        "{n} shares {p} {o} among {q}. How many each? | Each gets <<{p}/{q}>> {o}.",
+        "{n} has {big} dollars, pays {small}, earns {b}. How many now? | Left are <<{big}-{small}>>.\nNow <<{1}+{b}>>.",
+    ],
+}
+
+
+def templates(tmp_path: Path, **keys: object) -> list[str]:
+    (tmp_path / "templates.yaml").write_text(json.dumps(TEMPLATES | keys), encoding="utf-8")
+    return ["--templates", str(tmp_path / "templates.yaml"), "--count", "40", "--seed", "3"]
+
+
+def test_rows_made_of_templates_follow_and_their_programs_hold(tmp_path: Path) -> None:
+    rows, counts = convert(tmp_path, [TRUE], *templates(tmp_path))
+    assert counts == {"kept": 41} and len({row["question"] for row in rows}) > 30
+    for at, row in enumerate(rows[1:]):
+        numbers = re.findall(r"\d+", row["question"])
+        shared, steps = at % 2 == 0, row["steps"]
+        assert len(steps) == (2 if shared else 3) and ("jars" in row["question"]) is shared
+        if len(numbers) == (2 if shared else 3):  # none is a word
+            p, q, *_ = map(int, numbers)
+            assert int(row["answer"]) == (p // q if shared else p - q + int(numbers[2]))
+        assert steps[-1] == f"The answer is {row['answer']}."
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("no solution", "question | solution"),
+        ("{x} | <<{x}+{a}>>", "known slots"),
+        ("{n} | no program", "question | solution"),
+        ("{n} | <<{a}+{b}+{a}>>", "question | solution"),
+        ("{n} | <<{small}-{big}>>", "positive and whole"),
+    ],
+)
+def test_a_template_that_makes_no_question_is_named(tmp_path: Path, question: str, said: str) -> None:
+    with pytest.raises(UserError, match=rf"templates\.yaml, template 1: .*{re.escape(said)}"):
+        convert(tmp_path, [], *templates(tmp_path, questions=[question]))
+
+
+def test_a_file_of_other_keys_is_no_file_of_templates(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected the keys names, things and questions"):
+        convert(tmp_path, [], *templates(tmp_path, names=1))
