@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from models.engines.transformers.attention import _fused, _in_pieces
+from models.engines.transformers.prefill import fused, in_pieces
 
 
 def test_the_pieces_of_a_cpu_and_the_fused_kernel_of_a_gpu_say_the_same() -> None:
@@ -15,6 +15,6 @@ def test_the_pieces_of_a_cpu_and_the_fused_kernel_of_a_gpu_say_the_same() -> Non
     starts = torch.tensor([0, 60, 184])
     seen = torch.arange(320) <= (starts[:, None] + torch.arange(136))[:, :, None]
     mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, :, None]  # [n, q, 1, positions]
-    ours, theirs = (attend(query, keys, values, mask, 0.25) for attend in (_in_pieces, _fused))
+    ours, theirs = (attend(query, keys, values, mask, 0.25) for attend in (in_pieces, fused))
     assert ours.shape == (2, 3, 136, 4, 24)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)

@@ -26,9 +26,10 @@ from models.engines.arguments import read_settings
 from models.engines.finite import not_finite
 from models.engines.folder import check_model_dir, quiet_transformers
 from models.engines.text import Tokenizer, first_line
-from models.engines.transformers.batch import Batch, Request
+from models.engines.transformers.batch import Batch
 from models.engines.transformers.kv import PAGE
 from models.engines.transformers.network import ATTENTION, Network, register_attention
+from models.engines.transformers.requests import Request
 from models.engines.value_head import ValueHead, load_value_head
 
 
