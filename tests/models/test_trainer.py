@@ -1,22 +1,18 @@
-"""The trainer as a person runs it: continued after a kill, on two processes, with adapters, on what it must refuse."""
+"""The trainer as a person runs it: continued after a kill, with adapters, on what it must refuse."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
-import yaml
 from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
@@ -30,71 +26,21 @@ from models.engines.value_head import load_value_head
 from models.training.losses import OBJECTIVES
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
-from tests.conftest import save_model_folder, write_jsonl
+from tests.conftest import write_jsonl
+from tests.models.training_runs import example_lines, make_folder, metrics, same_weights, settings, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def example_lines(n: int, seed: int = 0) -> list[dict]:
-    """Paths of a toy language (counting up), right and wrong, and a preference pair for each question."""
-    rng, lines = random.Random(seed), []
-    for question in range(n):
-        first = rng.randrange(100)
-        prompt = [first + i for i in range(4)]
-        for correct in (True, False):
-            steps = [first + 4 + i if correct else rng.randrange(250) for i in range(rng.randint(4, 9))]
-            ids = prompt + steps
-            targets = [[len(ids) // 2, 0.5 if correct else -0.5], [len(ids) - 1, 1.0 if correct else -1.0]]
-            mask = [0] * 4 + [1] * len(steps)
-            group = f"q{question}"
-            lines.append({"kind": "path", "group": group, "correct": correct, "token_ids": ids, "loss_mask": mask,
-                          "targets": targets})  # fmt: skip
-        sides = [{"token_ids": ids, "loss_mask": [1, 1], "q_value": q} for ids, q in (([1, 2], 0.8), ([9, 7], -0.6))]
-        lines.append(
-            {"kind": "pair", "group": f"q{question}", "prefix": prompt, "chosen": sides[0], "rejected": sides[1]}
-        )
-    return lines
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("training")
-    save_model_folder(path / "base")
-    write_jsonl(path / "examples.jsonl", example_lines(12))
-    write_jsonl(path / "held_out.jsonl", example_lines(4, seed=1))
-    return path
+    return make_folder(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> None:
     """Accelerate keeps one state a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def settings(folder: Path, output: Path, **keys: object) -> TrainSettings:
-    base = {
-        "model_dir": str(folder / "base"), "examples": [str(folder / "examples.jsonl")], "output": str(output),
-        "batch_size": 6, "updates": 12, "learning_rate": 2e-3, "value_dropout": 0.0, "log_every": 1, "eval_every": 6,
-        "device": "cpu", "tensorboard": False, "value_weight": 1.0,
-    }  # fmt: skip
-    return TrainSettings.model_validate(base | keys)
-
-
-def metrics(output: Path, kind: str = "train") -> list[dict]:
-    rows = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    for row in rows:
-        row.pop("tokens_per_second", None)
-    return [row for row in rows if row.pop("kind") == kind]
-
-
-def weights(output: Path) -> dict[str, torch.Tensor]:
-    files = sorted((output / "model").glob("*.safetensors"))
-    return {name: tensor for path in files for name, tensor in load_file(path).items()}
-
-
-def same_weights(first: Path, second: Path, atol: float) -> bool:
-    one, other = weights(first), weights(second)
-    return one.keys() == other.keys() and all(torch.allclose(one[k], other[k], rtol=0, atol=atol) for k in one)
 
 
 @pytest.fixture(scope="module")
@@ -162,81 +108,6 @@ def test_a_continued_training_is_the_uninterrupted_one_for_every_optimizer(
         stopped.run()
     Trainer(settings(folder, tmp_path / "b", **keys)).run()
     assert same_weights(tmp_path / "a", tmp_path / "b", 1e-6)
-
-
-def launch(
-    settings: TrainSettings, script: str, *arguments: str, how: str = "--multi_gpu", **environment: str
-) -> subprocess.CompletedProcess:
-    """`accelerate launch` of two processes. Once in some hundred starts the two never met, on a machine of continuous
-    integration; such a start is stopped, says where it stood, and is made once more."""
-    keys = Path(f"{settings.output}.json")
-    keys.write_text(json.dumps(settings.model_dump()))
-    options = f"{how} --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, "-m", "accelerate.commands.launch", *options.split(), "--main_process_port", "0", script]
-    config = ["--config"] if script.startswith("scripts") else []
-    own = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"} | environment
-    command += [*config, str(keys), *arguments]
-    for left in (1, 0):
-        running = psutil.Popen(command, cwd=ROOT, env=own, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            said = running.communicate(timeout=180)
-            break
-        except subprocess.TimeoutExpired:
-            for process in [*running.children(recursive=True), running]:
-                process.send_signal(signal.SIGABRT)  # each writes its stacks
-            stood = running.communicate(timeout=60)[1]
-            assert left, stood
-            warnings.warn(f"two processes hung:\n{stood}", stacklevel=2)
-    return subprocess.CompletedProcess(command, running.returncode, *said)
-
-
-UNEVEN = {"objective": "svpo", "updates": 6, "batch_size": 7}  # 7 does not divide evenly
-
-
-@pytest.fixture(scope="module")
-def alone(folder: Path) -> Path:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    Trainer(settings(folder, folder / "alone", **UNEVEN)).run()
-    return folder / "alone"
-
-
-def same_losses(one: Path, other: Path) -> bool:
-    rows = zip(metrics(one), metrics(other), strict=True)
-    return all(row == pytest.approx(match, rel=1e-4, abs=1e-5) for row, match in rows)
-
-
-def test_two_processes_and_accumulation_give_the_losses_of_one(folder: Path, alone: Path, tmp_path: Path) -> None:
-    two = settings(folder, tmp_path / "two", accumulation=2, **UNEVEN)
-    done = launch(two, "scripts/train.py")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert same_losses(alone, tmp_path / "two") and same_weights(alone, tmp_path / "two", 1e-5)
-    done = launch(two.model_copy(update={"batch_size": 3, "output": str(tmp_path / "few")}), "scripts/train.py")
-    assert "processes × accumulation = 4" in done.stderr  # there were two
-
-
-@pytest.mark.parametrize("name", ["fsdp", "zero3"])
-def test_sharded_over_two_processes_a_stopped_training_ends_with_the_same_weights(
-    folder: Path, alone: Path, tmp_path: Path, name: str
-) -> None:
-    config = ROOT / "configs" / "train" / f"{name}.yaml"
-    how, environment = "--multi_gpu", {"ACCELERATE_USE_FSDP": "true"}
-    keys: dict[str, object] = UNEVEN | {"save_every": 2}
-    if name == "fsdp":
-        fsdp = yaml.safe_load(config.read_text())["fsdp_config"]
-        environment |= {key.upper(): str(value) for key, value in fsdp.items()}
-    else:
-        pytest.importorskip("deepspeed")
-        how, environment = f"--config_file {config}", {"DS_ACCELERATOR": "cpu"}
-        keys |= {"device": "auto", "accumulation": 2}
-    two = settings(folder, tmp_path / "two", **keys)
-    stopped = launch(two, "tests/models/train_sharded.py", "STOP", how=how, **environment)
-    assert (tmp_path / "two" / "checkpoint" / "00000002").is_dir(), stopped.stderr[-3000:]
-    done = launch(two, "tests/models/train_sharded.py", how=how, **environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert same_losses(alone, tmp_path / "two") and same_weights(alone, tmp_path / "two", 1e-4)
-    if name == "fsdp":
-        report = json.loads(done.stdout.splitlines()[-1])
-        assert report["sharded"] == 3 and 0.45 < report["share"] < 0.55  # two layers, and what is around them
 
 
 def test_trees_train_as_unrolled_paths_do(folder: Path, tmp_path: Path) -> None:
