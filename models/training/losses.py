@@ -59,13 +59,15 @@ def ranking_sum(values: Tensor, margin: float) -> Tensor:
 class PolicyValue(nn.Module):
     """A causal language model of transformers and a value head on its last hidden state, as one module.
 
-    Its forward pass computes the losses, so that wrappers (DDP, FSDP, ZeRO-3) see one ordinary call.
+    Its forward pass computes the losses, so that wrappers (DDP, FSDP, ZeRO-3) see one ordinary call. seen: where the
+    model is frozen, its states by the tokens before them, so that an epoch after the first costs the head alone.
     """
 
     def __init__(self, model: nn.Module, head: ValueHead) -> None:
         super().__init__()
         self.model = model
         self.head = head
+        self.seen: dict[bytes, Tensor] | None = None
 
     @property
     def causal(self) -> PreTrainedModel:
@@ -93,6 +95,18 @@ class PolicyValue(nn.Module):
         states: Tensor = output.last_hidden_state
         return states.flatten(0, 1)
 
+    def _known(self, batch: Batch, at: Tensor, seen: dict[bytes, Tensor]) -> Tensor:
+        """The states at some flat positions of a batch of single paths, [n, hidden]."""
+        rows, width = batch.token_ids.cpu().numpy(), batch.token_ids.shape[1]
+        begins = torch.arange(0, rows.size, width, device=at.device)  # the token of weight 0 is one of them
+        every = torch.cat([at, begins])
+        keys = [rows[one // width, : one % width + 1].tobytes() for one in every.tolist()]
+        if any(key not in seen for key in keys[: len(at)]):
+            self.model.eval()
+            with torch.no_grad():
+                seen.update(zip(keys, self.hidden(batch)[every], strict=True))
+        return torch.stack([seen[key] for key in keys[: len(at)]])
+
     def values(self, hidden: Tensor) -> Tensor:
         """[n, hidden] → [n] in (-1, 1), in the head's own precision even under autocast."""
         with torch.autocast(hidden.device.type, enabled=False):
@@ -105,14 +119,19 @@ class PolicyValue(nn.Module):
 
         One token of weight 0 takes part in every term, so that every parameter has a gradient in every batch.
         """
-        hidden = self.hidden(batch)  # [B · T, hidden]
         first = batch.policy_at.new_zeros(1)
-        at = torch.cat([batch.policy_at, batch.pair_at, first])
-        tokens = torch.cat([batch.policy_token, batch.pair_token, first])
-        logprobs = token_logprobs(self.causal.get_output_embeddings()(hidden[at]), tokens)
+        said = torch.cat([batch.policy_at, batch.pair_at, first])
+        ends_at = torch.cat([batch.value_at, batch.pair_end.flatten(), first])
+        if self.seen is not None and batch.mask is None and weights.values_alone:
+            values = self.values(self._known(batch, ends_at, self.seen))
+            logprobs = values.new_zeros(len(said))
+        else:
+            hidden = self.hidden(batch)  # [B · T, hidden]
+            tokens = torch.cat([batch.policy_token, batch.pair_token, first])
+            logprobs = token_logprobs(self.causal.get_output_embeddings()(hidden[said]), tokens)
+            values = self.values(hidden[ends_at])
         learned, pairs = len(batch.policy_at), len(batch.pair_end)
         steps = logprobs.new_zeros(2 * pairs).index_add(0, batch.pair_side, logprobs[learned:-1]).view(pairs, 2)
-        values = self.values(hidden[torch.cat([batch.value_at, batch.pair_end.flatten(), first])])
         nothing = 0.0 * (logprobs[-1] + values[-1])
         judged = len(batch.value_at)
         ends = values[judged:-1].view(pairs, 2)

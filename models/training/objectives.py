@@ -63,6 +63,11 @@ class Weights:
     def names(self) -> tuple[str, ...]:
         return (*TERMS, *(term.name for term in self.more))
 
+    @property
+    def values_alone(self) -> bool:
+        """Whether no term asks for log-probabilities."""
+        return not (self.policy or self.preference or self.more)
+
     def combine(self, terms: Tensor) -> Tensor:
         """The loss from its terms [k], in the order of `names`."""
         own = [getattr(self, term) for term in TERMS]

