@@ -1,4 +1,7 @@
-"""SmolLM2-135M-Instruct on real questions through both local engines (`make test-real` prepares the model)."""
+"""SmolLM2-135M-Instruct on real questions through both local engines, and with the shipped adapter over it.
+
+`make test-real` prepares the models.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ import pytest
 
 from arbor.assembly import load_markup, open_solver
 from eval.data.datasets import load
+from eval.grading.grader import Verdict, grade
 from mcts.model import Context, LanguageModel, Sampling
 from mcts.question import Question
 from mcts.search.driver import solve_all
-from models.engines.config import RunConfig, make_config
+from models.engines.config import RunConfig, load_config, make_config
 from models.engines.transformers.engine import TransformersModel
 from tests.conftest import write_jsonl
 
@@ -150,3 +154,15 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_trees(tmp_path: Path, quest
     subprocess.run(command(killed), check=True, cwd=ROOT, capture_output=True)
     rows = [[json.loads(line)["react"] for line in path.open(encoding="utf-8")] for path in (whole, killed)]
     assert rows[0] == rows[1] and len(rows[0]) == 3
+
+
+@pytest.mark.parametrize(("name", "least"), [("greedy", 12), ("sbs_1_5", 14)])
+async def test_the_shipped_adapter_solves_word_problems_by_programs(name: str, least: int) -> None:
+    """The forty questions that were written for it."""
+    config = load_config(ROOT / f"configs/smollm2/{name}.yaml", [f"model_dir={MODEL / 'tuned'}"])
+    model = TransformersModel.load(MODEL / "tuned", need_value=config.need_value_func)
+    rows = [json.loads(line) for line in (ROOT / "models/smollm2/questions.jsonl").open(encoding="utf-8")]
+    trees = await search(config, model, [Question(index, row, row["answer"]) for index, row in enumerate(rows)])
+    pairs = [(row["answer"], tree["prediction"]) for row, tree in zip(rows, trees, strict=True)]
+    right = sum(grade(gold, prediction).verdict is Verdict.EQUAL for gold, prediction in pairs)
+    assert right >= least
