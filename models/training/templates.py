@@ -56,7 +56,7 @@ def templated_rows(path: Path, count: int, seed: int | None) -> Iterator[tuple[s
         for _ in range(TRIES):
             try:
                 row = _row(text, templates, rng)
-            except (KeyError, IndexError, ValueError) as error:
+            except (KeyError, IndexError, AttributeError, ValueError) as error:
                 raise UserError(f"{where}: expected question | solution with known slots ({error})") from None
             if row is not None:
                 yield where, row

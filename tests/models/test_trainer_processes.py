@@ -30,8 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def launch(
     settings: TrainSettings, script: str, *arguments: str, how: str = "--multi_gpu", **environment: str
 ) -> subprocess.CompletedProcess:
-    """`accelerate launch` of two processes. Once in some hundred starts the two never met, on a machine of continuous
-    integration; such a start is stopped, says where it stood, and is made once more."""
+    """`accelerate launch` of two processes. One start never ended, on a machine of continuous integration, and nobody
+    knows why; such a start is stopped, says where it stood, and is made once more."""
     keys = Path(f"{settings.output}.json")
     keys.write_text(json.dumps(settings.model_dump()))
     options = f"{how} --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"

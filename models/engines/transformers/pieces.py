@@ -13,7 +13,7 @@ from torch import Tensor
 from models.engines.transformers.kv import NOWHERE, PAGE, PAGES, PIECE, round_up
 
 TOKEN_STEP = 8
-QUERY_STEP = 4  # likewise
+QUERY_STEP = 4  # products of fewer queries are summed in another order
 Piece = tuple[int, ...]  # the pages of PIECE positions
 
 
