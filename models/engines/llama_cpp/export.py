@@ -102,7 +102,10 @@ def write_float32(folder: Path, path: Path) -> None:
             array = interleaved(array, config.num_attention_heads)
         elif name.endswith("k_proj.weight"):
             array = interleaved(array, config.num_key_value_heads)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), array)
+        known = names.get_name(name, try_suffixes=(".weight",))
+        if known is None:
+            raise UserError(f"{name}: GGUF has no name for this tensor of a Llama")
+        writer.add_tensor(known, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
