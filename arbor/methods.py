@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Vote = Literal["none", "majority", "value_weighted"]
+PathValue = Literal["last", "min", "mean", "product"]
 
 
 class Search(Protocol):
@@ -57,13 +58,15 @@ class StepBeam:
     """Step-level beam search guided by the value head (AlphaMath, https://arxiv.org/abs/2405.03553, section 4).
 
     beam: steps that are kept at each depth (B1). samples: next steps sampled of each (B2). temperature: of their
-    sampling. vote: how the beam's own answers are combined; "none" takes the most valued one.
+    sampling. vote: how the beam's own answers are combined; "none" takes the most valued one. path_value: what a path
+    is worth, its "last" step's value or the "min", "mean" or "product" of all its steps'.
     """
 
     beam: int = 1
     samples: int = 5
     temperature: float = 1.0
     vote: Vote = "none"
+    path_value: PathValue = "last"
 
     def keys(self) -> dict[str, Any]:
         return {
@@ -72,6 +75,7 @@ class StepBeam:
             "n_generate_sample": self.samples,
             "temperature": self.temperature,
             "vote": self.vote,
+            "path_value": self.path_value,
             "need_value_func": True,
             "remove_duplicate": True,
         }
@@ -84,7 +88,7 @@ class MCTS:
     simulations: selections of a leaf. samples: next steps sampled of it (B2). c_puct: weight of exploration.
     beam: width of the decision on the finished tree, and of the descent where the simulations found no answer.
     temperature: of the sampling. every_child: each new step is valued and backed up, not the expanded one alone.
-    training: the known answers give the rewards, and the value head does not judge them.
+    training: the known answers give the rewards, and the value head does not judge them. path_value: see `StepBeam`.
     """
 
     simulations: int = 40
@@ -94,6 +98,7 @@ class MCTS:
     temperature: float = 1.0
     every_child: bool = True
     training: bool = False
+    path_value: PathValue = "last"
 
     def keys(self) -> dict[str, Any]:
         return {
@@ -105,6 +110,7 @@ class MCTS:
             "temperature": self.temperature,
             "update_leaf_value": self.every_child and not self.training,
             "is_sampling": self.training,
+            "path_value": self.path_value,
             "need_value_func": True,
             "remove_duplicate": True,
         }

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mcts.config import Strategy
+from mcts.config import PathValue, Strategy
 from mcts.jsonl import write_lines
 from mcts.search.offline import offline_inference, top_answer
 from mcts.trees.file import read_roots, read_tree_lines
@@ -131,13 +131,16 @@ def decide(
     samples: int = 5,
     prune: bool = True,
     c_puct: float = 1.25,
+    path_value: PathValue = "last",
 ) -> Node | None:
     """Decides again on a finished tree: the leaf whose answer is picked, None where the walk meets no answer.
 
     strategy: what nodes are ranked by ("value", "q_value", "visit_count", "puct"). beam: nodes that stay at each depth.
     samples: children beyond `beam` · `samples` are not seen. prune: branches without an answer are cut first.
-    c_puct: for strategy "puct".
+    c_puct: for strategy "puct". path_value: for strategy "value", see `StepBeam`.
     """
     root = tree.tree if isinstance(tree, Result) else tree
-    answers = offline_inference(root, strategy=strategy, beam_width=beam, samples=samples, prune=prune, c_puct=c_puct)
+    answers = offline_inference(
+        root, strategy=strategy, beam_width=beam, samples=samples, prune=prune, c_puct=c_puct, path_value=path_value
+    )
     return answers[0] if answers else None

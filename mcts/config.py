@@ -22,6 +22,7 @@ from mcts.search.methods import METHODS, Method
 
 Strategy = Literal["value", "puct", "q_value", "visit_count"]
 Vote = Literal["none", "majority", "value_weighted"]
+PathValue = Literal["last", "min", "mean", "product"]
 Keys = TypeVar("Keys", bound=BaseModel)
 FINGERPRINT = 2  # the version of the rule
 CHAT_KEYS = {
@@ -141,6 +142,9 @@ class Config(BaseModel):
     """MCTS that spent its budget without an answer goes on as a step beam (B1, B2) ([below](#the-end-of-a-budget))"""
     budget_block: int = Field(0, ge=0)
     """so many consecutive questions share the simulations that they leave unspent; 0: none"""
+    path_value: PathValue = "last"
+    """what a path is worth: its `last` step's value, or the `min`, `mean` or `product` of the values of all its steps
+    ([below](#values-along-a-path))"""
     vote: Vote = "none"
     """how the solutions of one tree are combined: `none` (the best one), `majority`, `value_weighted`"""
     train_prompt: bool = False

@@ -13,6 +13,7 @@ import click
 from arbor.assembly import TINY
 from arbor.shards import Shard
 from mcts.errors import UserError
+from mcts.search.rules import PATH_VALUES
 from models.engines.config import load_config
 
 Function = Callable[..., Any]
@@ -165,6 +166,13 @@ def files(metavar: str, missing: str = "") -> Callable[[Function], Function]:
         return stacked(gathered, (argument, trees(f"the same as {metavar}", several=True, required=False)))
 
     return decorate
+
+
+def path_value(default: str | None = "last", shown: bool | str = True) -> Callable[[Function], Function]:
+    """--path-value of a command that judges solutions by their values."""
+    kind = click.Choice(list(PATH_VALUES))
+    words = "what a solution is worth: its last step's value, or the least, mean or product of all its steps'"
+    return click.option("--path-value", type=kind, default=default, show_default=shown, help=words)
 
 
 def output(words: str, required: bool = True) -> Callable[[Function], Function]:

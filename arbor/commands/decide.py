@@ -13,6 +13,7 @@ from arbor.assembly import grade
 from arbor.commands import _options as options
 from eval.report.tally import Tally
 from mcts.search.offline import offline_inference
+from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from models.engines.config import RunConfig
@@ -29,8 +30,11 @@ async def pick(where: str, record: dict[str, Any], config: RunConfig) -> str | N
             samples=config.n_generate_sample,
             prune=config.prune,
             c_puct=config.c_puct,
+            path_value=config.path_value,
         )
-        candidates += [Candidate(node.final_answer, node.value, node.tag, run) for node in answers[:1]]
+        candidates += [
+            Candidate(node.final_answer, path_value(node, config.path_value), node.tag, run) for node in answers[:1]
+        ]
     decision = await decide(candidates, "majority", grade)
     return decision.final_answer if decision else None
 

@@ -37,6 +37,7 @@ from eval.report.table import markdown_table
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
 from mcts.jsonl import write_text_whole, write_whole
+from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import NOT_EVALUATED, walk
@@ -84,14 +85,14 @@ class Question:
     verdicts: dict[str, bool]
 
 
-async def read_sampled(path: Path) -> dict[int, Question]:
+async def read_sampled(path: Path, rule: str) -> dict[int, Question]:
     """Raises UserError for a file without answers or with a single run a question."""
     found = {}
     for where, record in read_tree_lines(path):
         index, answers, runs, trees = index_of(where, record), gold_answers(where, record), [], []
         for run, root in enumerate(read_roots(where, record)):
             leaf = next((node for node in walk(root) if node.answered and not node.children), None)
-            runs.append(None if leaf is None else Candidate(leaf.final_answer, leaf.value, leaf.tag, run))
+            runs.append(None if leaf is None else Candidate(leaf.final_answer, path_value(leaf, rule), leaf.tag, run))
             trees.append({node.tag: {"token_ids": node.token_ids} for node in walk(root)})
         if len(runs) < 2:
             raise UserError(f"{path}: one run a question; expected several (n_runs)")
@@ -244,9 +245,9 @@ def percent(row: Row) -> str:
     return f"{row.accuracy:.1f} ({row.low:.1f}–{row.high:.1f})"
 
 
-async def compare(runs: Path, searches: Sequence[Path], output: Path) -> None:
+async def compare(runs: Path, searches: Sequence[Path], output: Path, rule: str) -> None:
     """Writes equal_tokens.json, .md and .png. Raises UserError."""
-    every, read = await read_sampled(runs), [Searched.read(path) for path in searches]
+    every, read = await read_sampled(runs, rule), [Searched.read(path) for path in searches]
     rows = await rows_of("all", Sampled(every), read)
     families = {one.family for one in every.values()} - {""}
     for family in sorted(families) if len(families) > 1 else ():
@@ -282,7 +283,7 @@ def search_questions(
         judged.unlink(missing_ok=True)
         folder = configs[0][1].model_dir
         assert folder is not None
-        asyncio.run(rerank_file(sampled, Path(folder), judged, "value_weighted", live))
+        asyncio.run(rerank_file(sampled, Path(folder), judged, "value_weighted", "last", live))
     return judged, [output / f"{name}.jsonl" for name, _ in configs[1:]]
 
 
@@ -298,18 +299,21 @@ def search_questions(
     "--searches", "--trees", cls=options.Several, type=options.FILE, metavar="FILE...",
     help="tree files of the same questions",
 )  # fmt: skip
+@options.path_value(None, "the configuration's that samples, else last")
 @options.output("folder of equal_tokens.md, equal_tokens.json, equal_tokens.png and the trees")
 @options.live
 def command(
     questions: Path | None, model: Path | None, samples: int, configs: tuple[Path, ...], overrides: tuple[str, ...],
-    limit: int | None, sampled: Path | None, searches: tuple[Path, ...], output: Path, live: bool,
+    limit: int | None, sampled: Path | None, searches: tuple[Path, ...], path_value: str | None,
+    output: Path, live: bool,
 ) -> None:  # fmt: skip
     check_matplotlib()
     if (questions is None) == (sampled is None) or (sampled is not None and not searches):
         raise UserError("expected either --questions FILE, or --sampled FILE and --searches FILE...")
     if questions is not None:
         keys = [*overrides, *([f"model_dir={json.dumps(str(model))}"] if model else [])]
-        sampled, found = search_questions(questions, limit, list(search_configs(configs, samples, keys)), output, live)
-        searches = tuple(found)
+        read = list(search_configs(configs, samples, keys))
+        sampled, found = search_questions(questions, limit, read, output, live)
+        searches, path_value = tuple(found), path_value or read[0][1].path_value
     assert sampled is not None
-    asyncio.run(compare(sampled, searches, output))
+    asyncio.run(compare(sampled, searches, output, path_value or "last"))

@@ -172,9 +172,14 @@ class RowSolver:
             return str(tree["solutions"][0]["tag"])
         root = from_record(tree)
         if config.mode == "mcts":
-            width, samples = config.step_beam_width, config.n_generate_sample
-            strategy = config.mcts_infer_strategy
-            if found := offline_inference(root, strategy=strategy, beam_width=width, samples=samples):
+            found = offline_inference(
+                root,
+                strategy=config.mcts_infer_strategy,
+                beam_width=config.step_beam_width,
+                samples=config.n_generate_sample,
+                path_value=config.path_value,
+            )
+            if found:
                 return found[0].tag
         return max(walk(root), key=lambda node: node.depth).tag
 

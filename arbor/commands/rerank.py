@@ -20,21 +20,22 @@ from arbor.commands import _options as options
 from arbor.commands._progress import Progress
 from eval.data.questions import read_answers
 from mcts.jsonl import encode_line, write_whole
+from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
 from mcts.trees.node import walk
 
 
-async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> dict[str, Any]:
+async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str, rule: str) -> dict[str, Any]:
     """The record with the scorer's values and the decision that they make."""
     trees = [record["react"], *record.get("runs", ())]
     roots = read_roots(where, record)
     candidates = []
     for run, (root, tree, values) in enumerate(zip(roots, trees, scorer.values(roots, where), strict=True)):
-        for tag, value in values.items():
-            tree[tag]["value"] = value
+        for node in walk(root):
+            tree[node.tag]["value"] = node.value = values[node.tag]
         leaves = [node for node in walk(root) if node.answered and not node.children]
-        candidates += [Candidate(leaf.final_answer, values[leaf.tag], leaf.tag, run) for leaf in leaves]
+        candidates += [Candidate(leaf.final_answer, path_value(leaf, rule), leaf.tag, run) for leaf in leaves]
     candidates.sort(key=lambda candidate: -candidate.value)
     decision = await decide(candidates, vote, grade)
     prediction = None if decision is None else asdict(decision)
@@ -44,7 +45,7 @@ async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str) -> 
     return {**record, "prediction": prediction}
 
 
-async def rerank_file(trees: Path, model: Path, output: Path, vote: str, live: bool) -> None:
+async def rerank_file(trees: Path, model: Path, output: Path, vote: str, rule: str, live: bool) -> None:
     from models.engines.folder import quiet_transformers
     from models.training.score import Scorer
 
@@ -52,7 +53,7 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str, live: b
     scorer = Scorer(model)
     with write_whole(output) as file, Progress(None, name="rerank", live=live) as progress:
         for where, record in read_tree_lines(trees):
-            decided = await rerank(where, record, scorer, vote)
+            decided = await rerank(where, record, scorer, vote, rule)
             file.write(encode_line(decided))
             progress.tick(decided)
             await asyncio.sleep(0)  # where a signal ends the work, if nothing else had to be waited for
@@ -63,8 +64,9 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str, live: b
 @options.model("model folder with a value head")
 @options.output("tree file (never overwritten)")
 @click.option("--vote", type=click.Choice(("none", "value_weighted")), default="none", help="none: the best")
+@options.path_value()
 @options.live
-def command(trees: Path, model: Path, output: Path, vote: str, live: bool) -> None:
+def command(trees: Path, model: Path, output: Path, vote: str, path_value: str, live: bool) -> None:
     check_output(output, new=True)
-    asyncio.run(rerank_file(trees, model, output, vote, live))
+    asyncio.run(rerank_file(trees, model, output, vote, path_value, live))
     print(output)

@@ -21,7 +21,8 @@ FORMS = "arbor-greedy, arbor-maj-N, arbor-sbs-B1-B2, arbor-mcts-N, arbor-mcts-N-
 KEYS = frozenset({
     "temperature", "top_p", "top_k", "seed", "max_tokens", "max_depth", "max_total_time", "iterations",
     "n_generate_sample", "step_beam_width", "n_runs", "c_puct", "first_play_urgency", "vote", "update_leaf_value",
-    "remove_duplicate", "prune", "mcts_infer_strategy", "stop_when_decided", "stop_agreement", "stop_answers",
+    "path_value", "remove_duplicate", "prune", "mcts_infer_strategy", "stop_when_decided", "stop_agreement",
+    "stop_answers",
     "hopeless_value", "hopeless_visits", "descend", "leaves_in_flight", "in_flight_rule", "max_tool_calls",
     "errors_threshold", "code_state",
 })  # fmt: skip

@@ -17,6 +17,7 @@ from mcts.model import Context, LanguageModel, Usage
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.expansion import Counts, Expander, Grader, Watcher
+from mcts.search.rules import path_value
 from mcts.search.search import Search
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import SCHEMA, TreeWriter
@@ -72,7 +73,8 @@ class Solver:
         if left > 0 and self.config.method.conclude is not None:
             left = await self._run(search, left, self.config.method.conclude)
         result = self._record(question, search)
-        candidates = [Candidate(node.final_answer, node.value, node.tag, run) for node in search.solutions]
+        rule = self.config.path_value
+        candidates = [Candidate(node.final_answer, path_value(node, rule), node.tag, run) for node in search.solutions]
         failures = Counter(node.reason for node in walk(search.root) if node.reason)
         for node in walk(search.root):
             node.release()

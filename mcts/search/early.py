@@ -111,12 +111,12 @@ class _Bounds:
 
     def __init__(self, config: Config, remaining: int) -> None:
         self.backups = remaining * (config.n_generate_sample + (not config.update_leaf_value))
-        self.strategy, self.c_puct = config.mcts_infer_strategy, config.c_puct
+        self.strategy, self.c_puct, self.rule = config.mcts_infer_strategy, config.c_puct, config.path_value
         self.low = min(-1.0, config.negative_reward, config.positive_reward)
         self.high = max(1.0, config.negative_reward, config.positive_reward)
 
     def score(self, node: Node) -> float:
-        return STRATEGIES[self.strategy](node, self.c_puct)
+        return STRATEGIES[self.strategy](node, self.c_puct, self.rule)
 
     def apart(self, above: list[Node], below: list[Node]) -> bool:
         """Whether every node of `above` stays ahead of every one of `below`. A tie is decided between siblings only:
@@ -136,7 +136,7 @@ class _Bounds:
             return node.visit_count, node.visit_count + more
         if self.strategy == "value":
             known = not more or node.value != NOT_EVALUATED
-            return (node.value, node.value) if known else (NOT_EVALUATED, self.high)
+            return (self.score(node),) * 2 if known else (NOT_EVALUATED, self.high)
         low, high = self._q_value(node, more)
         if self.strategy == "puct":
             assert node.parent is not None

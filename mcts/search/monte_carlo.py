@@ -15,7 +15,7 @@ from mcts.config import Config
 from mcts.model import ContextTooLong
 from mcts.search.methods import Method
 from mcts.search.offline import offline_inference
-from mcts.search.rules import backup, note_in_flight, select
+from mcts.search.rules import backup, note_in_flight, path_value, select
 from mcts.search.search import Search
 from mcts.trees.node import NOT_EVALUATED, TOO_LONG, Node
 
@@ -141,11 +141,11 @@ async def _best_children(search: Search, level: list[Node]) -> list[Node]:
     if config.need_value_func:
         await search.expander.evaluate([one for one in children if one.value == NOT_EVALUATED and one.context])
     children = [child for child in children if not child.failed]
-    return sorted(children, key=lambda child: (_estimate(child), child.prior), reverse=True)[: config.step_beam_width]
 
+    def preference(child: Node) -> tuple[float, float]:
+        return child.q_value if child.visit_count else path_value(child, config.path_value), child.prior
 
-def _estimate(node: Node) -> float:
-    return node.q_value if node.visit_count else node.value
+    return sorted(children, key=preference, reverse=True)[: config.step_beam_width]
 
 
 def _decide(search: Search) -> list[Node]:
@@ -156,6 +156,7 @@ def _decide(search: Search) -> list[Node]:
         beam_width=config.step_beam_width,
         samples=config.n_generate_sample,
         c_puct=config.c_puct,
+        path_value=config.path_value,
     )
 
 
@@ -203,12 +204,12 @@ def _back_up(search: Search, simulation: Simulation, children: list[Node]) -> No
             backup(child, child.reward)
     if not config.update_leaf_value:
         leaf.value = 0.0 if simulation.value is None else simulation.value
-        backup(leaf, leaf.value)
+        backup(leaf, path_value(leaf, config.path_value))
     for child in to_value:
         if not config.need_value_func:
             backup(child, 0.0)
         elif child.value != NOT_EVALUATED:  # of a search that was stopped meanwhile it may be
-            backup(child, child.value)
+            backup(child, path_value(child, config.path_value))
     leaf.release()  # it is expanded once; its children hold what they build upon
     for child in children:
         if child.terminal or leaf.closed:  # the branch may have been given up meanwhile

@@ -27,14 +27,19 @@ def offline_inference(
     samples: int = 5,
     prune: bool = True,
     c_puct: float = 1.25,
+    path_value: str = "last",
 ) -> list[Node]:
     """The answers of a saved or finished tree, best first; the first is the prediction.
 
     From the root down, the children of the kept nodes are ranked by `strategy` and cut to the beam; a kept answer
     leaves the beam and narrows it by one, and so does a kept node that leads nowhere. Children with an index of
-    `beam_width` · `samples` and above are not seen.
+    `beam_width` · `samples` and above are not seen. path_value: for strategy "value", a rule of PATH_VALUES.
     """
-    score = STRATEGIES[strategy]
+    by = STRATEGIES[strategy]
+
+    def score(node: Node) -> float:
+        return by(node, c_puct, path_value)
+
     pruned = pruned_nodes(root) if prune else set()
     answers: list[Node] = []
     level, width = [root], beam_width
@@ -45,11 +50,11 @@ def offline_inference(
             for child in node.children
             if child not in pruned and child.index < beam_width * samples
         ]
-        kept = sorted(children, key=lambda child: score(child, c_puct), reverse=True)[:width]
+        kept = sorted(children, key=score, reverse=True)[:width]
         answers += [node for node in kept if node.answered and not node.children]
         level = [node for node in kept if node.children]
         width -= len(kept) - len(level)
-    return sorted(answers, key=lambda node: score(node, c_puct), reverse=True)
+    return sorted(answers, key=score, reverse=True)
 
 
 def solutions(tree: Mapping[str, Any]) -> list[tuple[str, float]]:

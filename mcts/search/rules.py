@@ -1,9 +1,9 @@
-"""The rules of the search as plain functions: PUCT, backup, and the scores that offline decisions rank by."""
+"""The rules of the search as plain functions: PUCT, backup, what a path is worth, the scores that decisions rank by."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mcts.trees.node import NOT_EVALUATED, Node
 
@@ -66,10 +66,32 @@ def select(root: Node, c_puct: float, first_play_urgency: float = 0.0, loss: flo
     return node
 
 
-STRATEGIES: dict[str, Callable[[Node, float], float]] = {
-    "value": lambda node, c_puct: node.value,
-    "q_value": lambda node, c_puct: node.q_value,
-    "visit_count": lambda node, c_puct: node.visit_count,
-    "puct": puct,
+PATH_VALUES: dict[str, Callable[[Sequence[float]], float]] = {
+    "last": lambda values: values[-1],
+    "min": min,
+    "mean": lambda values: sum(values) / len(values),
+    "product": lambda values: 2 * math.prod(max(0.0, (1 + value) / 2) for value in values) - 1,
 }
-"""Strategy name → score of a node, given c_puct."""
+"""Rule name → what a path is worth, given the values of its steps from the first one on.
+
+A value head may see an error in the step that makes it and no longer a few steps later; then the last value is not
+enough. The least value and the product (of the values as probabilities) are how process reward models score whole
+solutions (Lightman et al., https://arxiv.org/abs/2305.20050; Wang et al., https://arxiv.org/abs/2312.08935).
+"""
+
+
+def path_value(node: Node, rule: str) -> float:
+    """What the values of the steps down to `node` say of it together, by a rule of PATH_VALUES; NOT_EVALUATED where it
+    has none itself. The root's does not count, nor does a step without a value."""
+    if rule == "last" or node.value == NOT_EVALUATED or node.parent is None:
+        return node.value
+    return PATH_VALUES[rule]([step.value for step in node.path() if step.value != NOT_EVALUATED])
+
+
+STRATEGIES: dict[str, Callable[[Node, float, str], float]] = {
+    "value": lambda node, c_puct, rule: path_value(node, rule),
+    "q_value": lambda node, c_puct, rule: node.q_value,
+    "visit_count": lambda node, c_puct, rule: node.visit_count,
+    "puct": lambda node, c_puct, rule: puct(node, c_puct),
+}
+"""Strategy name → score of a node, given c_puct and a rule of PATH_VALUES."""

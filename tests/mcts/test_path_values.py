@@ -1,0 +1,114 @@
+"""What a path is worth, where the value head sees an error only in the step that makes it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from mcts.config import Config
+from mcts.interpreter import ForkInterpreter
+from mcts.search.early import Early
+from mcts.search.offline import offline_inference
+from mcts.search.rules import PATH_VALUES, path_value
+from mcts.trees.node import NOT_EVALUATED, Node
+from mcts.trees.record import from_record
+from tests.mcts.conftest import ScriptedModel, ask, code_step, final_step, make_solver
+
+DEPTH, QUESTIONS = 6, 12
+
+
+def path(*values: float) -> Node:
+    """The last of a chain of steps with these values, below a root."""
+    node = Node(value=0.3)
+    for depth, value in enumerate(values, start=1):
+        child = Node(tag=f"{node.tag}.0", parent=node, depth=depth, value=value)
+        node.children.append(child)
+        node = child
+    return node
+
+
+@pytest.mark.parametrize(("rule", "worth"), [("last", 0.6), ("min", -0.2), ("mean", 0.3), ("product", -0.3664)])
+def test_each_rule_reads_the_values_of_all_steps_but_not_the_root_s(rule: str, worth: float) -> None:
+    assert path_value(path(0.5, -0.2, 0.6), rule) == pytest.approx(worth if rule != "product" else 2 * 0.24 - 1)
+
+
+@pytest.mark.parametrize("rule", PATH_VALUES)
+def test_what_has_no_value_does_not_count(rule: str) -> None:
+    assert path_value(path(0.5, NOT_EVALUATED, 0.5), rule) == path_value(path(0.5, 0.5), rule)
+    assert path_value(path(0.5, NOT_EVALUATED), rule) == NOT_EVALUATED
+    assert path_value(Node(value=0.3), rule) == 0.3
+    assert -1 <= path_value(path(0.9, -1.0, 0.7), rule) <= 1
+
+
+def forgetful(number: int) -> ScriptedModel:
+    """Solutions of DEPTH steps; a wrong one (three of ten) is seen by the value head only as long as it is the last;
+    right ones are all the same step."""
+
+    def say(prompt: str, index: int) -> str:
+        if prompt.count("</step>") == DEPTH:
+            return final_step("41" if "# slip" in prompt else "42")
+        drawn = random.Random(f"{number} {index} {prompt}").random()
+        return code_step(f"print({index})  # slip" if drawn < 0.3 else "print(0)  # good")
+
+    def value(prompt: str) -> float:
+        slipped = "# slip" in prompt.rpartition("<step>")[2]
+        return (-0.9 if slipped else 0.6) + random.Random(f"value {number} {prompt}").uniform(-0.1, 0.1)
+
+    return ScriptedModel(say, value)
+
+
+async def right_of(interpreter: ForkInterpreter, **keys: object) -> int:
+    right = 0
+    for number in range(QUESTIONS):
+        solver = make_solver(
+            forgetful(number), interpreter, need_value_func=True, n_generate_sample=5, step_beam_width=3,
+            remove_duplicate=True, max_depth=DEPTH + 2, **keys,
+        )  # fmt: skip
+        prediction = (await solver.solve(ask(answer="42")))["prediction"]
+        right += prediction is not None and prediction["correct"] is True
+    return right
+
+
+@pytest.mark.parametrize(
+    "keys", [{"mode": "sbs"}, {"mode": "mcts", "iterations": 30, "update_leaf_value": True, "c_puct": 0.5}]
+)
+async def test_all_values_of_a_path_save_a_search_whose_head_forgets(
+    interpreter: ForkInterpreter, keys: dict[str, object]
+) -> None:
+    forgetting = await right_of(interpreter, **keys)
+    for rule in ("min", "mean", "product"):
+        assert await right_of(interpreter, path_value=rule, **keys) >= forgetting + 5
+
+
+def test_a_decision_by_value_reads_the_path() -> None:
+    record = {
+        tag: {"text": tag, "value": value, "q_value": 0, "visit_count": 1, "prior": 0.5, "final_answer": answer}
+        for tag, value, answer in [
+            ("0", 0, ""), ("0.0", -0.9, ""), ("0.1", 0.5, ""), ("0.0.0", 0.8, "forgotten"), ("0.1.0", 0.6, "good")
+        ]
+    }  # fmt: skip
+    root = from_record(record)
+    found = {
+        rule: offline_inference(root, strategy="value", beam_width=2, path_value=rule)[0].final_answer
+        for rule in PATH_VALUES
+    }
+    assert found == {"last": "forgotten", "min": "good", "mean": "good", "product": "good"}
+
+
+def test_a_decision_that_cannot_change_is_seen_by_the_same_rule() -> None:
+    """Both answers stand; by its last value the first is ahead, by the path's the second."""
+    root = from_record({
+        "0": {"text": "", "value": 0, "q_value": 0, "visit_count": 2, "prior": 1.0, "final_answer": ""},
+        "0.0": {"text": "a", "value": 0.4, "q_value": 0.4, "visit_count": 1, "prior": 0.5, "final_answer": "a"},
+        "0.1": {"text": "b", "value": 0.5, "q_value": 0.5, "visit_count": 1, "prior": 0.5, "final_answer": "b"},
+    })  # fmt: skip
+    for child in root.children:
+        child.close()
+    config = Config(
+        mode="mcts", need_value_func=True, stop_when_decided=True, mcts_infer_strategy="value", path_value="mean"
+    )
+    early = Early(config)
+    for child in root.children:
+        early.observe(child.parent or child)
+    assert early.reason(root, 5) is not None
