@@ -91,8 +91,9 @@ def keys() -> str:
     """One row a key of a run's configuration."""
     rows = ["| key | default | what |", "|---|---|---|"]
     for key, field in RunConfig.model_fields.items():
-        default = "" if field.default is None else repr(field.default).replace("'", '"')
-        rows.append(f"| `{key}` | {default} | {field.description} |")
+        value = field.get_default(call_default_factory=True)
+        default = "" if value is None else repr(value).replace("'", '"')
+        rows.append(f"| `{key}` | {default} | {' '.join(str(field.description).split())} |")
     return "\n".join(rows)
 
 
