@@ -98,7 +98,7 @@ def test_questions_are_searched_once_and_compared_by_family(tmp_path: Path) -> N
     assert first.returncode == 0, first.stderr
     rows = json.loads((tmp_path / "equal_tokens.json").read_text())
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.jsonl")}
-    assert set(kept) == {"sampled.jsonl", "judged.jsonl", "sbs_1_5.jsonl"}
+    assert set(kept) == {"sampled.jsonl", "sbs_1_5.jsonl"}
     whole = {one["method"]: one for one in rows if one["family"] == "all"}
     assert {f"{way} @ {k}" for way in ("Maj", "best", "weighted") for k in (1, 2, 3)} | {"sbs_1_5"} == set(whole)
     assert all(one["n"] == 4 and one["computed_tokens"] > 0 for one in whole.values())

@@ -4,8 +4,8 @@ arbor equal-tokens --questions F --output DIR [--model DIR] [--samples 32] [--co
 arbor equal-tokens --sampled RUNS.jsonl --searches TREES.jsonl... --output DIR
 
 The first form searches the questions by each configuration (the one with several runs, `n_runs`, samples --samples
-solutions), lets the same model's value head judge the sampled ones, and goes on where it was stopped. The second form
-reads such files; best of k and the weighted vote need the values of `arbor rerank`. For each k every k consecutive runs
+solutions, which the model's value head judges), and goes on where it was stopped. The second form reads such files;
+best of k and the weighted vote need values (`need_value_func` or `arbor rerank`). For each k every k consecutive runs
 are one try, so small k are means over several tries. Each search is compared with the smallest k whose runs cost at
 least as many generated tokens as it does (McNemar's exact test over the questions that both files have), and with k = 5
 and 15 where the search is step beam (1,5) and (3,5). DIR/equal_tokens.json holds the rows {method, family, n, accuracy,
@@ -28,7 +28,6 @@ import click
 from arbor.assembly import grade, load_model, make_folder
 from arbor.commands import _options as options
 from arbor.commands.demo import search as run_search
-from arbor.commands.rerank import rerank_file
 from eval.data.questions import count_questions
 from eval.report.columns import distinct_tokens
 from eval.report.figures import FIGURES, check_matplotlib, draw
@@ -266,25 +265,23 @@ def search_configs(paths: Sequence[Path], samples: int, keys: Sequence[str]) -> 
     several = [name for name, config in read.items() if config.n_runs > 1]
     if len(several) != 1:
         raise UserError(f"--configs: expected exactly one with several runs (n_runs), found {several or 'none'}")
-    yield "sampled", read.pop(several[0]).model_copy(update={"n_runs": samples, "vote": "majority"})
+    yield (
+        "sampled",
+        read.pop(several[0]).model_copy(update={"n_runs": samples, "vote": "majority", "need_value_func": True}),
+    )
     yield from read.items()
 
 
 def search_questions(
     questions: Path, limit: int | None, configs: Sequence[tuple[str, RunConfig]], output: Path, live: bool
 ) -> tuple[Path, list[Path]]:
-    """Searches what is missing, and returns the sampled file with values and the files of the searches."""
+    """Searches what is missing, and returns the sampled file and the files of the searches."""
     n = min(limit or 1 << 62, count_questions(questions))
     model = load_model(configs[-1][1].model_copy(update={"need_value_func": True}))
     for name, config in configs:
         run_search(config, model, questions, n, output / f"{name}.jsonl", live)
-    sampled, judged = output / "sampled.jsonl", output / "judged.jsonl"
-    if not judged.exists() or judged.stat().st_mtime < sampled.stat().st_mtime:
-        judged.unlink(missing_ok=True)
-        folder = configs[0][1].model_dir
-        assert folder is not None
-        asyncio.run(rerank_file(sampled, Path(folder), judged, "value_weighted", "last", live))
-    return judged, [output / f"{name}.jsonl" for name, _ in configs[1:]]
+    sampled, *searched = (output / f"{name}.jsonl" for name, _ in configs)
+    return sampled, searched
 
 
 @options.command(__doc__)

@@ -9,17 +9,23 @@ from mcts.trees.node import TOO_LONG
 
 
 async def linear(search: Search) -> None:
-    """One chain of steps ("react" mode): greedy at temperature 0, a sampled solution above."""
+    """One chain of steps ("react" mode): greedy at temperature 0, a sampled solution above. With `need_value_func` each
+    step has its value, which comes with the sampling of the next one."""
     expander, node = search.expander, search.root
+    valued = expander.config.need_value_func
     while not node.terminal:
         try:
-            await expander.expand(node, 1)
+            value = await expander.expand(node, 1)
         except ContextTooLong:
             node.end(TOO_LONG)
             return
+        if valued and value is not None:
+            node.value = value
         node.release()
         node = node.children[0]
     if node.answered:
+        if valued:
+            await expander.evaluate([node])
         search.solutions = [node]
 
 

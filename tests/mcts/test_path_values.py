@@ -112,3 +112,14 @@ def test_a_decision_that_cannot_change_is_seen_by_the_same_rule() -> None:
     for child in root.children:
         early.observe(child.parent or child)
     assert early.reason(root, 5) is not None
+
+
+async def test_a_sampled_solution_has_the_values_that_a_beam_of_one_sample_has(interpreter: ForkInterpreter) -> None:
+    keys = {"need_value_func": True, "max_depth": DEPTH + 2, "seed": 3}
+    chain = await make_solver(forgetful(5), interpreter, mode="react", **keys).solve(ask(answer="42"))
+    beam = await make_solver(forgetful(5), interpreter, mode="sbs", n_generate_sample=1, **keys).solve(ask(answer="42"))
+    values = [[node.value for node in from_record(one["react"]).walk()] for one in (chain, beam)]
+    assert values[0][1:] == values[1][1:] and NOT_EVALUATED not in values[0]
+    assert chain["meta"]["evaluations"] == 1 < beam["meta"]["evaluations"]
+    unjudged = await make_solver(forgetful(5), interpreter, mode="react").solve(ask(answer="42"))
+    assert {node.value for node in from_record(unjudged["react"]).walk()} == {NOT_EVALUATED}
