@@ -59,14 +59,14 @@ class StepBeam:
 
     beam: steps that are kept at each depth (B1). samples: next steps sampled of each (B2). temperature: of their
     sampling. vote: how the beam's own answers are combined; "none" takes the most valued one. path_value: what a path
-    is worth, its "last" step's value or the "min", "mean" or "product" of all its steps'.
+    is worth, its "last" step's value (where nothing is set) or the "min", "mean" or "product" of all its steps'.
     """
 
     beam: int = 1
     samples: int = 5
     temperature: float = 1.0
     vote: Vote = "none"
-    path_value: PathValue = "last"
+    path_value: PathValue | None = None
 
     def keys(self) -> dict[str, Any]:
         return {
@@ -75,7 +75,7 @@ class StepBeam:
             "n_generate_sample": self.samples,
             "temperature": self.temperature,
             "vote": self.vote,
-            "path_value": self.path_value,
+            **({"path_value": self.path_value} if self.path_value else {}),
             "need_value_func": True,
             "remove_duplicate": True,
         }
@@ -98,7 +98,7 @@ class MCTS:
     temperature: float = 1.0
     every_child: bool = True
     training: bool = False
-    path_value: PathValue = "last"
+    path_value: PathValue | None = None
 
     def keys(self) -> dict[str, Any]:
         return {
@@ -110,7 +110,7 @@ class MCTS:
             "temperature": self.temperature,
             "update_leaf_value": self.every_child and not self.training,
             "is_sampling": self.training,
-            "path_value": self.path_value,
+            **({"path_value": self.path_value} if self.path_value else {}),
             "need_value_func": True,
             "remove_duplicate": True,
         }

@@ -65,7 +65,8 @@ class RolloutExpander(Expander):
 
     async def _answer(self, node: Node, index: int) -> str | None:
         key = (*self.key, "rollout", index)
-        expander = Expander(self.config, self.model, self.markup, self.interpreter, key, counts=self.counts)
+        config = self.config.model_copy(update={"need_value_func": False})  # how it ends is all that is asked
+        expander = Expander(config, self.model, self.markup, self.interpreter, key, counts=self.counts)
         search = Search(expander, replace(node, children=[]))
         await linear(search)
         return search.solutions[0].final_answer if search.solutions else None
