@@ -12,7 +12,7 @@ from typing import Any
 from arbor.assembly import grade
 from arbor.commands import _options as options
 from eval.report.tally import Tally
-from mcts.search.offline import offline_inference
+from mcts.search.offline import decided_by
 from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
@@ -23,15 +23,7 @@ async def pick(where: str, record: dict[str, Any], config: RunConfig) -> str | N
     """The answer that a line's tree gives; several trees of one question decide by a majority."""
     candidates: list[Candidate] = []
     for run, root in enumerate(read_roots(where, record)):
-        answers = offline_inference(
-            root,
-            strategy=config.mcts_infer_strategy,
-            beam_width=config.step_beam_width,
-            samples=config.n_generate_sample,
-            prune=config.prune,
-            c_puct=config.c_puct,
-            path_value=config.path_value,
-        )
+        answers = decided_by(config, root, prune=config.prune)
         candidates += [
             Candidate(node.final_answer, path_value(node, config.path_value), node.tag, run) for node in answers[:1]
         ]

@@ -39,7 +39,7 @@ from mcts.markup import MARKUPS
 from mcts.question import Question
 from mcts.search.budget import SharedBudget
 from mcts.search.driver import Solver
-from mcts.search.offline import offline_inference
+from mcts.search.offline import decided_by
 from mcts.trees.file import TreeWriter, unfinished_output
 from mcts.trees.node import FAILURES, walk
 from mcts.trees.record import from_record
@@ -171,16 +171,8 @@ class RowSolver:
         if tree.get("solutions"):
             return str(tree["solutions"][0]["tag"])
         root = from_record(tree)
-        if config.mode == "mcts":
-            found = offline_inference(
-                root,
-                strategy=config.mcts_infer_strategy,
-                beam_width=config.step_beam_width,
-                samples=config.n_generate_sample,
-                path_value=config.path_value,
-            )
-            if found:
-                return found[0].tag
+        if config.mode == "mcts" and (found := decided_by(config, root)):  # as the search decided
+            return found[0].tag
         return max(walk(root), key=lambda node: node.depth).tag
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mcts.config import Config
 from mcts.model import ContextTooLong
 from mcts.search.methods import Method
-from mcts.search.offline import offline_inference
+from mcts.search.offline import decided_by
 from mcts.search.rules import backup, note_in_flight, path_value, select
 from mcts.search.search import Search
 from mcts.trees.node import NOT_EVALUATED, TOO_LONG, Node
@@ -49,7 +49,7 @@ async def monte_carlo(search: Search) -> None:
     try:
         await _simulate_all(search)
     finally:  # a search that runs out of time has its answer all the same
-        search.solutions = _decide(search)
+        search.solutions = decided_by(search.expander.config, search.root)
 
 
 async def _simulate_all(search: Search) -> None:
@@ -124,7 +124,7 @@ async def descend(search: Search) -> None:
             if not level and leaves and not search.root.closed:
                 level = [search.root]  # every one of them failed: around them
     finally:
-        search.solutions = _decide(search)
+        search.solutions = decided_by(search.expander.config, search.root)
 
 
 async def _expand_at_once(search: Search, leaves: list[Node]) -> None:
@@ -146,18 +146,6 @@ async def _best_children(search: Search, level: list[Node]) -> list[Node]:
         return child.q_value if child.visit_count else path_value(child, config.path_value), child.prior
 
     return sorted(children, key=preference, reverse=True)[: config.step_beam_width]
-
-
-def _decide(search: Search) -> list[Node]:
-    config = search.expander.config
-    return offline_inference(
-        search.root,
-        strategy=config.mcts_infer_strategy,
-        beam_width=config.step_beam_width,
-        samples=config.n_generate_sample,
-        c_puct=config.c_puct,
-        path_value=config.path_value,
-    )
 
 
 async def _reward(search: Search, child: Node) -> float | None:

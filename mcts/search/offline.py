@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mcts.config import Config
 from mcts.search.rules import STRATEGIES
 from mcts.trees.node import NOT_EVALUATED, Node, walk
 from mcts.trees.record import TreeError, from_record, read_number, read_text
@@ -55,6 +56,19 @@ def offline_inference(
         level = [node for node in kept if node.children]
         width -= len(kept) - len(level)
     return sorted(answers, key=score, reverse=True)
+
+
+def decided_by(config: Config, root: Node, *, prune: bool = True) -> list[Node]:
+    """`offline_inference` as the keys of a configuration say."""
+    return offline_inference(
+        root,
+        strategy=config.mcts_infer_strategy,
+        beam_width=config.step_beam_width,
+        samples=config.n_generate_sample,
+        prune=prune,
+        c_puct=config.c_puct,
+        path_value=config.path_value,
+    )
 
 
 def solutions(tree: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -8,7 +8,7 @@ import pytest
 
 from mcts.config import Config
 from mcts.interpreter import ForkInterpreter
-from mcts.search.early import Early
+from mcts.search.early import _Bounds
 from mcts.search.offline import offline_inference
 from mcts.search.rules import PATH_VALUES, path_value
 from mcts.trees.node import NOT_EVALUATED, Node
@@ -96,22 +96,9 @@ def test_a_decision_by_value_reads_the_path() -> None:
     assert found == {"last": "forgotten", "min": "good", "mean": "good", "product": "good"}
 
 
-def test_a_decision_that_cannot_change_is_seen_by_the_same_rule() -> None:
-    """Both answers stand; by its last value the first is ahead, by the path's the second."""
-    root = from_record({
-        "0": {"text": "", "value": 0, "q_value": 0, "visit_count": 2, "prior": 1.0, "final_answer": ""},
-        "0.0": {"text": "a", "value": 0.4, "q_value": 0.4, "visit_count": 1, "prior": 0.5, "final_answer": "a"},
-        "0.1": {"text": "b", "value": 0.5, "q_value": 0.5, "visit_count": 1, "prior": 0.5, "final_answer": "b"},
-    })  # fmt: skip
-    for child in root.children:
-        child.close()
-    config = Config(
-        mode="mcts", need_value_func=True, stop_when_decided=True, mcts_infer_strategy="value", path_value="mean"
-    )
-    early = Early(config)
-    for child in root.children:
-        early.observe(child.parent or child)
-    assert early.reason(root, 5) is not None
+def test_early_decisions_bound_a_node_by_the_same_rule() -> None:
+    config = Config(mode="mcts", need_value_func=True, mcts_infer_strategy="value", path_value="mean")
+    assert _Bounds(config, 5).of(path(-0.9, 0.8)) == pytest.approx((-0.05, -0.05))
 
 
 async def test_a_sampled_solution_has_the_values_that_a_beam_of_one_sample_has(interpreter: ForkInterpreter) -> None:
