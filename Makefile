@@ -24,13 +24,15 @@ $(STAMP): requirements.txt requirements-dev.txt
 demo: venv
 	@$(BIN)/python -m scripts.demo
 
-# Threads that sleep between operations leave the cores to the interpreter's processes.
+# Threads that sleep between operations leave the cores to the interpreter's processes. WORKERS files of tests run side by
+# side, in the order of tests/conftest.py.
+WORKERS ?= 2
 test: export OMP_WAIT_POLICY = PASSIVE
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The page of `arbor view` in a real browser (Debian: apt-get install chromium; CHROMIUM names another one). Not part of
 # `make test`: continuous integration has no browser.

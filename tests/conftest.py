@@ -11,6 +11,19 @@ import pytest
 # A shell ignores SIGINT for what it runs in the background, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = (
+    "test_rounds.py", "test_command_line.py", "test_shape.py", "test_infer.py", "test_commands.py", "test_serving.py",
+    "test_shards.py", "test_interpreter_hostile.py", "test_trainer_processes.py", "test_rollouts.py", "test_install.py",
+    "test_openai_engine.py", "test_live.py", "test_parity.py", "test_equal_tokens.py",
+)  # fmt: skip
+"""Files of half a minute and more. Where files run side by side these begin: none is left over for a single worker."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference"
 
 

@@ -25,14 +25,13 @@ from models.training.rounds import Rounds, Runner
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
-    "greedy": {"config": "configs/tiny/greedy.yaml", "n": 5},
     "runs": {"config": "configs/tiny/maj5.yaml", "set": {"n_runs": 3}, "n": 3},
     "best": {"rerank": "runs"},
 }
 
 
 AT_WORK = (
-    "1/trees.jsonl", "1/examples.jsonl*", "1/train/checkpoint/0*", "1/evaluate/greedy.jsonl", "2/train/metrics.jsonl",
+    "1/trees.jsonl", "1/examples.jsonl*", "1/train/checkpoint/0*", "1/evaluate/runs.jsonl", "2/train/metrics.jsonl",
 )  # fmt: skip
 """Files that show that a stage is in the middle of its work: where a run is killed."""
 
@@ -45,7 +44,7 @@ def write_config(path: Path, output: Path, **keys: object) -> Path:
         "questions": "{output}/data/questions.jsonl", "questions_per_round": 4,
         "search": "configs/tiny/rollouts.yaml", "search_set": {"batch_size": 2}, "method": "ovm",
         "train": "configs/train/tiny.yaml",
-        "train_set": {"updates": 6, "save_every": 2, "batch_size": 4, "tensorboard": False,
+        "train_set": {"updates": 6, "save_every": 2, "batch_size": 4, "tensorboard": False, "optimizer": "adamw",
                       "replay": ["{output}/data/demonstrations.jsonl"]},
         "held_out": "models/tiny/data/dev.jsonl", "evaluate": METHODS,
         "rounds": [{"name": "1"}, {"name": "2", "base": "start", "pooled": True, "evaluate": dict.fromkeys(METHODS)}],
@@ -108,7 +107,7 @@ def test_a_run_killed_again_and_again_ends_where_an_uninterrupted_one_does(whole
 
 def test_a_finished_run_is_not_done_again(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.done")}
-    assert {"search.done", "grade.done", "examples.done", "train.done", "greedy.done"} <= {p.name for p in before}
+    assert {"search.done", "grade.done", "examples.done", "train.done", "runs.done"} <= {p.name for p in before}
     done = run(whole.parent / "c.yaml")
     assert done.returncode == 0 and "search" not in done.stdout, done.stderr
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.done")} == before
@@ -121,12 +120,14 @@ def test_rounds_take_their_own_questions_and_report(whole: Path) -> None:
     assert [Path(path).parent.name for path in settings["examples"]] == ["1", "2"]
     assert settings["model_dir"] == "models/tiny/weights"
     report = (whole / "report.md").read_text()
-    assert "| 1 | greedy | 5 |" in report and "distinct correct" in report
+    assert "| 1 | runs | 3 |" in report and "distinct correct" in report
     rows = {row["method"]: row for row in results(whole)}
     assert rows["best"]["costs"] == rows["runs"]["costs"] and len(rows["best"]["right"]) == 3
 
 
-def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
+def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothing_else(
+    whole: Path, tmp_path: Path
+) -> None:
     home, away = tmp_path / "home", tmp_path / "away"
     away.mkdir()
     shutil.copytree(ROOT / "models/tiny/weights", home / "base")
@@ -134,8 +135,9 @@ def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothi
         shutil.copy(ROOT / "configs" / name, home / Path(name).name)
     rounds = [{"name": "1", "search": None, "train_set": {"examples": ["{output}/data/demonstrations.jsonl"]}}]
     keys = {"start": "base", "train": "tiny.yaml", "evaluate": {"greedy": {"config": "greedy.yaml", "n": 2}}}
+    keys["prepare"] = [f"install -D {whole}/data/demonstrations.jsonl {{output}}/data/demonstrations.jsonl"]
     held_out = str(ROOT / "models/tiny/data/dev.jsonl")
-    train_set = {"updates": 2, "objective": "sft", "batch_size": 4, "tensorboard": False}
+    train_set = {"updates": 2, "objective": "sft", "batch_size": 4, "tensorboard": False, "optimizer": "adamw"}
     config = write_config(home / "c.yaml", home / "run", held_out=held_out, train_set=train_set, rounds=rounds, **keys)
 
     def stages() -> list[str]:
