@@ -17,6 +17,7 @@ import torch
 from accelerate.state import AcceleratorState
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mcts.config import load_keys
@@ -26,6 +27,7 @@ from models.engines.transformers.engine import TransformersModel
 from models.engines.value_head import load_value_head
 from models.training.data import Batch
 from models.training.losses import OBJECTIVES, PolicyValue
+from models.training.optimizers import Muon
 from models.training.settings import TrainSettings
 from models.training.trainer import Trainer
 from tests.conftest import write_jsonl
@@ -110,6 +112,23 @@ def test_a_continued_training_is_the_uninterrupted_one_for_every_optimizer(
         stopped.run()
     Trainer(settings(folder, tmp_path / "b", **keys)).run()
     assert same_weights(tmp_path / "a", tmp_path / "b", 1e-6)
+
+
+def test_muon_in_float32_takes_the_steps_of_torch() -> None:
+    random = torch.Generator().manual_seed(0)
+    shapes = [(8, 8), (24, 8), (8, 24)]
+    starts = [torch.randn(shape, generator=random) for shape in shapes]
+    moved = []
+    for kind in (torch.optim.Muon, Muon):
+        ours = [nn.Parameter(start.clone()) for start in starts]
+        optimizer, gradients = kind(ours, lr=0.02, weight_decay=0.1), torch.Generator().manual_seed(1)
+        for _ in range(4):
+            for one in ours:
+                one.grad = torch.randn(one.shape, generator=gradients)
+            optimizer.step()
+        moved.append([one.detach() - start for one, start in zip(ours, starts, strict=True)])
+    for theirs, own in zip(*moved, strict=True):  # 8 bits of a bfloat16 are a step's error, in the norm
+        assert float((own - theirs).norm()) < 0.02 * float(theirs.norm())
 
 
 def test_trees_train_as_unrolled_paths_do(folder: Path, tmp_path: Path) -> None:
