@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import runpy
 import signal
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -24,7 +29,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "reference"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared" / "reference"
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +137,28 @@ def save_model_folder(
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model_folder(tmp_path_factory.mktemp("model"))
+
+
+def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages without processes of their own: a dozen of them would import the same packages one after another."""
+    from models.training.stages import Stages
+
+    def execute(stages: Stages, title: str, command: Sequence[str]) -> float:
+        kind, arguments = command[1], list(command[1:])
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()):
+            patch.setattr(sys, "argv", arguments[kind == "-m" :])
+            try:
+                if kind == "-m":
+                    runpy.run_module(command[2], run_name="__main__")
+                else:
+                    patch.syspath_prepend(str((ROOT / kind).parent))
+                    runpy.run_path(str(ROOT / kind), run_name="__main__")
+            except SystemExit as end:
+                assert not end.code, title
+        return 0.0
+
+    monkeypatch.setattr(Stages, "_execute", execute)
+    monkeypatch.chdir(ROOT)
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:

@@ -22,6 +22,7 @@ from arbor.commands.rounds import tools
 from mcts.config import load_keys
 from mcts.errors import UserError
 from models.training.rounds import Rounds, Runner
+from tests.conftest import stages_in_this_process
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = {
@@ -69,8 +70,10 @@ def run(config: Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without interruption."""
     folder = tmp_path_factory.mktemp("rounds")
-    done = run(write_config(folder / "c.yaml", folder / "run"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    config = write_config(folder / "c.yaml", folder / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        stages_in_this_process(patch)
+        rounds.main(["--config", str(config)], standalone_mode=False)
     return folder / "run"
 
 

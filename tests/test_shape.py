@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from arbor.commands import shape
 from arbor.commands.rounds import tools
 from mcts.config import load_keys
 from mcts.errors import UserError
 from models.training.settings import TrainSettings
 from models.training.shaped_rounds import ShapingRounds, ShapingRunner
+from tests.conftest import stages_in_this_process
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,7 +27,8 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
+def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages_in_this_process(monkeypatch)
     output = tmp_path / "shape"
     keys = yaml.safe_load((ROOT / "configs/shape/tiny.yaml").read_text(encoding="utf-8"))
     keys["prepare"] = [line.replace("--questions 200", "--questions 4") for line in keys["prepare"]]
@@ -36,9 +39,8 @@ def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
         one["evaluate"] = {"dropped": None}
     keys["train_set"]["updates"] = keys["rounds"][1]["train_set"]["updates"] = 2
     (tmp_path / "shape.yaml").write_text(yaml.safe_dump(keys), encoding="utf-8")
-    command = ["scripts/shape.py", "--config", str(tmp_path / "shape.yaml")]
-    done = run(*command)
-    assert done.returncode == 0, done.stderr
+    arguments = ["--config", str(tmp_path / "shape.yaml")]
+    shape.command.main(arguments, standalone_mode=False)
     rows = [json.loads(line) for line in (output / "shaped/solutions.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(rows) == 4 and all(row["answer"] and "solutions" in row for row in rows)
     assert set() < {one["source"] for row in rows for one in row["solutions"]} <= {"sampled", "corrected"}
@@ -46,7 +48,8 @@ def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path) -> None:
     assert all(f"| {name} | greedy | 4 |" in report for name in ("start", "imitation", "shaped"))
     assert "dropped" not in report
     stages = {path: path.read_bytes() for path in output.rglob("*.done")}
-    assert run(*command).returncode == 0
+    done = run("scripts/shape.py", *arguments)
+    assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in output.rglob("*.done")} == stages
 
 
