@@ -61,7 +61,8 @@ def summary(claims: list[dict[str, Any]]) -> str:
 def measure_all(names: Sequence[str], output: Path) -> int:
     """Runs the named benchmarks, all by default, and writes their claims: a list of {claim, ours, rival, ratio, bar,
     holds}. One that fails or takes too long is reported and the rest runs on. Returns the exit code: 0 where every
-    claim that was measured holds. Raises UserError for an unknown name."""
+    claim that was measured holds. A name's words are joined by "-" or "_". Raises UserError for an unknown name."""
+    names = [name.replace("-", "_") for name in names]
     for name in names:
         if name not in scripts():
             raise UserError(f"{name}: no such benchmark; there are {', '.join(scripts())}")

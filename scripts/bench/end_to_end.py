@@ -1,6 +1,6 @@
 """The whole of a question: where the wall time of a run goes, beside the published schedule on the same model.
 
-    python -m scripts.bench.end_to_end [--json FILE]          (arbor bench end_to_end)
+    python -m scripts.bench.end_to_end [--json FILE]          (arbor bench end-to-end)
 
 64 questions of the embedded model and, where ARBOR_REAL_MODEL names the folder that `make test-real` prepares, 16 of
 SmolLM2-135M-Instruct (few-shot programs for the same problems), by step beam (3,5) and MCTS of 40 and 16 simulations.

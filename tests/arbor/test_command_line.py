@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from arbor.commands import _own, arbor
+from scripts.bench import all as all_benchmarks
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "configs/tiny"
@@ -124,10 +125,18 @@ def test_bad_options_are_one_line(tmp_path: Path) -> None:
         (("evaluate",), "expected files"),
         (("demo", "--questions", HELD_OUT, HELD_OUT), "files of one name"),
         (("nothing",), "nothing"),
+        (("bench", "end-to-endd"), "end_to_endd: no such benchmark; there are end_to_end"),
     )
     done = run_together(*(("-m", "arbor", *command) for command, _ in bad), cwd=tmp_path)
     for (_, words), (code, _, err) in zip(bad, done, strict=True):
         assert code == 2 and words in err and len(err.splitlines()) == 1, err
+
+
+def test_a_benchmark_is_named_as_commands_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(all_benchmarks, "run", lambda name, seconds: asked.append(name) or [])
+    assert all_benchmarks.measure_all(["end-to-end", "tree_file"], tmp_path / "bench.json") == 0
+    assert asked == ["end_to_end", "tree_file"]
 
 
 # --- configurations
