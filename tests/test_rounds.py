@@ -90,7 +90,8 @@ def same_weights(first: Path, second: Path) -> bool:
 
 
 def test_a_run_killed_again_and_again_ends_where_an_uninterrupted_one_does(whole: Path, tmp_path: Path) -> None:
-    config, rng = write_config(tmp_path / "c.yaml", tmp_path / "run"), random.Random(5)
+    prepare = [f"cp -r {whole}/data {{output}}/data"]
+    config, rng = write_config(tmp_path / "c.yaml", tmp_path / "run", prepare=prepare), random.Random(5)
     for at_work in AT_WORK:
         running = subprocess.Popen(command(config), cwd=ROOT, env=environment(), stderr=subprocess.DEVNULL)
         while running.poll() is None and not any(one.stat().st_size for one in (tmp_path / "run").glob(at_work)):
@@ -138,7 +139,7 @@ def test_a_run_is_started_from_any_folder_and_repeats_what_has_changed_and_nothi
         shutil.copy(ROOT / "configs" / name, home / Path(name).name)
     rounds = [{"name": "1", "search": None, "train_set": {"examples": ["{output}/data/demonstrations.jsonl"]}}]
     keys = {"start": "base", "train": "tiny.yaml", "evaluate": {"greedy": {"config": "greedy.yaml", "n": 2}}}
-    keys["prepare"] = [f"install -D {whole}/data/demonstrations.jsonl {{output}}/data/demonstrations.jsonl"]
+    keys["prepare"] = [f"cp -r {whole}/data {{output}}/data"]
     held_out = str(ROOT / "models/tiny/data/dev.jsonl")
     train_set = {"updates": 2, "objective": "sft", "batch_size": 4, "tensorboard": False, "optimizer": "adamw"}
     config = write_config(home / "c.yaml", home / "run", held_out=held_out, train_set=train_set, rounds=rounds, **keys)
