@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -139,22 +140,32 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_model_folder(tmp_path_factory.mktemp("model"))
 
 
+def run_here(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """`python COMMAND...` in this process, for tests of what a command does and says: imports are most of what a
+    process of its own takes. What ends by a signal, runs beside the test or reads its environment needs one."""
+    kind, arguments = str(command[0]), [str(one) for one in command]
+    code, out, err = 0, StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.chdir(cwd)
+        patch.setattr(sys, "argv", arguments[kind == "-m" :])
+        try:
+            if kind == "-m":
+                runpy.run_module(arguments[1], run_name="__main__")
+            else:
+                patch.syspath_prepend(str((cwd / kind).parent))
+                runpy.run_path(str(cwd / kind), run_name="__main__")
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
 def stages_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stages without processes of their own: a dozen of them would import the same packages one after another."""
+    """A run of stages (`arbor rounds`, `arbor shape`) without a process for each."""
     from models.training.stages import Stages
 
     def execute(stages: Stages, title: str, command: Sequence[str]) -> float:
-        kind, arguments = command[1], list(command[1:])
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()):
-            patch.setattr(sys, "argv", arguments[kind == "-m" :])
-            try:
-                if kind == "-m":
-                    runpy.run_module(command[2], run_name="__main__")
-                else:
-                    patch.syspath_prepend(str((ROOT / kind).parent))
-                    runpy.run_path(str(ROOT / kind), run_name="__main__")
-            except SystemExit as end:
-                assert not end.code, title
+        done = run_here(*command[1:])
+        assert done.returncode == 0, f"{title}: {done.stderr}"
         return 0.0
 
     monkeypatch.setattr(Stages, "_execute", execute)

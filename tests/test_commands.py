@@ -12,15 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import run_here
+
 ROOT = Path(__file__).resolve().parents[1]
 HELD_OUT = "models/tiny/data/heldout.jsonl"
-
-
-def run(*command: str, cwd: Path = ROOT, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout
-    )
 
 
 VARIABLE = ("tokens_computed", "tokens_reused")
@@ -38,7 +33,7 @@ def rows(path: Path) -> list[dict]:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trees of MCTS over eight held-out problems."""
     path = tmp_path_factory.mktemp("searched") / "trees.jsonl"
-    done = run(
+    done = run_here(
         "solver_demo.py", "--custom_cfg", "configs/tiny/mcts.yaml", "--qaf", HELD_OUT, "--limit", "8",
         "--output", str(path), "--set", "iterations=8",
     )  # fmt: skip
@@ -66,7 +61,7 @@ def test_no_token_of_a_tree_is_computed_twice(searched: Path) -> None:
 
 def test_the_same_seed_gives_the_same_trees_whatever_is_in_flight(searched: Path, tmp_path: Path) -> None:
     path = tmp_path / "again.jsonl"
-    done = run(
+    done = run_here(
         "solver_demo.py", "--custom_cfg", "configs/tiny/mcts.yaml", "--qaf", HELD_OUT, "--limit", "8",
         "--output", str(path), "--set", "iterations=8", "--set", "batch_size=3",
     )  # fmt: skip
@@ -81,7 +76,7 @@ def test_a_run_killed_after_its_last_question_is_put_in_order(searched: Path, tm
     path = tmp_path / "unsorted.jsonl"
     lines = searched.read_text(encoding="utf-8").splitlines(True)
     path.write_text("".join(reversed(lines)), encoding="utf-8")
-    done = run(
+    done = run_here(
         "solver_demo.py", "--custom_cfg", "configs/tiny/mcts.yaml", "--qaf", HELD_OUT, "--limit", "8",
         "--output", str(path), "--set", "iterations=8",
     )  # fmt: skip
@@ -91,9 +86,9 @@ def test_a_run_killed_after_its_last_question_is_put_in_order(searched: Path, tm
 
 def test_offline_inference_and_evaluation_read_the_trees(searched: Path) -> None:
     right = sum(row["prediction"] is not None and row["prediction"]["correct"] for row in rows(searched))
-    evaluated = run("eval_output_jsonl.py", "--res_file", str(searched))
+    evaluated = run_here("eval_output_jsonl.py", "--res_file", str(searched))
     assert evaluated.stdout.startswith(f"{right} of 8 right"), evaluated.stderr
-    decided = run(
+    decided = run_here(
         "offline_inference.py", "--custom_cfg", "configs/offline_inference.yaml", "--tree_jsonl", str(searched),
         "--set", "step_beam_width=3",
     )  # fmt: skip
@@ -105,7 +100,7 @@ def test_golden_trees_of_old_are_evaluated(reference: Path, tmp_path: Path) -> N
 
     with gzip.open(reference / "golden/sbs_3_5.trees.jsonl.gz", "rt", encoding="utf-8") as lines:
         (tmp_path / "old.jsonl").write_text(lines.read(), encoding="utf-8")
-    done = run("eval_output_jsonl.py", "--res_file", str(tmp_path / "old.jsonl"))
+    done = run_here("eval_output_jsonl.py", "--res_file", str(tmp_path / "old.jsonl"))
     assert done.returncode == 0 and "of 16 right" in done.stdout
 
 
@@ -124,22 +119,22 @@ def test_a_killed_run_goes_on_under_its_default_name(tmp_path: Path) -> None:
     (output,) = tmp_path.glob("q.jsonl.sbs.weights.*.jsonl")
     before = len(output.read_text(encoding="utf-8").splitlines())
     assert 3 <= before < 40
-    done = run(*command)
+    done = run_here(*command)
     assert done.returncode == 0 and done.stdout.strip() == str(output), done.stderr
     assert [row["meta"]["index"] for row in rows(output)] == list(range(40))
-    whole = run(*command, "--output", str(tmp_path / "whole.jsonl"))
+    whole = run_here(*command, "--output", str(tmp_path / "whole.jsonl"))
     assert whole.returncode == 0 and rows(tmp_path / "whole.jsonl") == rows(output)
 
 
 def test_one_question_is_printed_step_by_step() -> None:
     question = json.loads((ROOT / HELD_OUT).read_text(encoding="utf-8").splitlines()[0])["question"]
-    done = run("solver_demo.py", "--custom_cfg", "configs/tiny/greedy.yaml", "--question", question)
+    done = run_here("solver_demo.py", "--custom_cfg", "configs/tiny/greedy.yaml", "--question", question)
     assert done.returncode == 0 and "--- 0.0 " in done.stdout and "<output>" in done.stdout, done.stderr
 
 
 def test_react_batch_demo_writes_linear_trees(tmp_path: Path) -> None:
     path = tmp_path / "o.jsonl"
-    done = run(
+    done = run_here(
         "react_batch_demo.py", "--custom_cfg", "configs/tiny/greedy.yaml", "--qaf", HELD_OUT, "--limit", "3",
         "--output", str(path),
     )  # fmt: skip
@@ -173,7 +168,7 @@ def test_bad_input_is_one_line_and_exit_code_two(tmp_path: Path, command: tuple[
     (tmp_path / "no_answer.jsonl").write_text('{"question": "a", "react": {"0": {"text": ""}}}\n')
     for name in ("configs", "models", "scripts", "solver_demo.py", "offline_inference.py", "eval_output_jsonl.py"):
         (tmp_path / name).symlink_to(ROOT / name)
-    done = run(*command, cwd=tmp_path)
+    done = run_here(*command, cwd=tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert all(word in done.stderr for word in words), done.stderr
@@ -191,10 +186,10 @@ def test_a_value_head_is_added_to_a_model_folder_once(model_folder: Path, tmp_pa
     (folder / "value_head.safetensors").unlink()
     weight, bias = torch.randn(1, 64), torch.randn(1)
     torch.save({"v_head.summary.weight": weight, "v_head.summary.bias": bias}, folder / "value_head.pth")
-    assert run("scripts/save_value_head.py", str(folder)).returncode == 0
+    assert run_here("scripts/save_value_head.py", str(folder)).returncode == 0
     assert torch.equal(load_value_head(folder).summary.weight, weight)
     assert json.loads((folder / "config.json").read_text(encoding="utf-8"))["value_model"] is True
-    again = run("scripts/save_value_head.py", str(folder))
+    again = run_here("scripts/save_value_head.py", str(folder))
     assert again.returncode == 2 and "--force" in again.stderr
 
 
@@ -205,7 +200,7 @@ def test_a_value_head_is_not_written_beside_a_broken_configuration(tmp_path: Pat
                tmp_path / "value_head.pth")  # fmt: skip
     for text in ("{", "[]"):
         (tmp_path / "config.json").write_text(text)
-        done = run("scripts/save_value_head.py", str(tmp_path))
+        done = run_here("scripts/save_value_head.py", str(tmp_path))
         assert done.returncode == 2 and "config.json: not a model's configuration" in done.stderr, done.stderr
         assert {path.name for path in tmp_path.iterdir()} == {"config.json", "value_head.pth"}
 

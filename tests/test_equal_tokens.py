@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ import pytest
 from eval.report.columns import distinct_tokens
 from mcts.trees.node import Node
 from mcts.trees.record import to_record
-from tests.conftest import write_jsonl
+from tests.conftest import run_here, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 DEV = ROOT / "models/tiny/data/dev.jsonl"
@@ -31,10 +30,8 @@ def line(index: int, answers: list[tuple[str | None, float]], tokens: int) -> di
 
 
 def run(folder: Path, sampled: Path, *searches: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "scripts/compute_curve.py", "--sampled", str(sampled), "--output", str(folder / "out")]
-    return subprocess.run(
-        [*command, "--searches", *map(str, searches)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+    output = folder / "out"
+    return run_here("scripts/compute_curve.py", "--sampled", sampled, "--output", output, "--searches", *searches)
 
 
 def test_accuracy_and_cost_by_the_number_of_samples(tmp_path: Path) -> None:
@@ -92,9 +89,9 @@ def test_shared_beginnings_are_counted_once() -> None:
 
 
 def test_questions_are_searched_once_and_compared_by_family(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "arbor", "equal-tokens", "--questions", str(DEV), "--limit", "4", "--samples", "3"]
+    command = ["-m", "arbor", "equal-tokens", "--questions", str(DEV), "--limit", "4", "--samples", "3"]
     command += ["--configs", "configs/tiny/maj5.yaml", "configs/tiny/sbs_1_5.yaml", "--output", str(tmp_path)]
-    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    first = run_here(*command)
     assert first.returncode == 0, first.stderr
     rows = json.loads((tmp_path / "equal_tokens.json").read_text())
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.jsonl")}
@@ -106,7 +103,7 @@ def test_questions_are_searched_once_and_compared_by_family(tmp_path: Path) -> N
     for method, one in whole.items():
         parts = [row for row in rows if row["method"] == method and row["family"] != "all"]
         assert sum(row["n"] * row["accuracy"] for row in parts) == pytest.approx(4 * one["accuracy"])
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    again = run_here(*command)
     assert again.returncode == 0 and again.stdout == first.stdout
     assert kept == {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.jsonl")}
 
@@ -116,6 +113,6 @@ def test_one_source_and_one_sampling_configuration(tmp_path: Path) -> None:
         ([], "either --questions"),
         (["--questions", str(DEV), "--configs", "configs/tiny/greedy.yaml"], "exactly one with several"),
     ):
-        command = [sys.executable, "-m", "arbor", "equal-tokens", *words, "--output", str(tmp_path)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        command = ["-m", "arbor", "equal-tokens", *words, "--output", str(tmp_path)]
+        done = run_here(*command)
         assert done.returncode == 2 and message in done.stderr, done.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from eval.report.figures import held_out_values, training_values
 from mcts.errors import UserError
 from mcts.trees.node import Node
 from mcts.trees.record import to_record
-from tests.conftest import write_jsonl
+from tests.conftest import run_here, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,11 +43,11 @@ def test_inner_steps_and_predictions_are_told_apart(tmp_path: Path) -> None:
     several["prediction"]["tag"] = "0.7"
     with pytest.raises(UserError, match=r"runs\.jsonl:1: .* 0\.7 is not in"):
         held_out_values(write_jsonl(tmp_path / "runs.jsonl", [several]))
-    line = [sys.executable, "scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
-    done = subprocess.run([*line, "--output", str(tmp_path / "png")], cwd=ROOT, capture_output=True, text=True)
+    line = ["scripts/histograms.py", "--training", str(trees), "--held-out", str(trees)]
+    done = run_here(*line, "--output", tmp_path / "png")
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tmp_path / "png").glob("*.png")} == {"q_training.png", "q_held_out.png"}
     (tmp_path / "empty.jsonl").write_text('{"react": {"0": {"text": ""}}}\n')
-    line = [sys.executable, "scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
-    refused = subprocess.run([*line, "--output", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    line = ["scripts/histograms.py", "--training", str(tmp_path / "empty.jsonl"), "--output", "x"]
+    refused = run_here(*line, "--output", tmp_path)
     assert refused.returncode == 2 and "no Q value" in refused.stderr

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from mcts.trees.node import Node, walk
 from mcts.trees.record import to_record
 from models.engines.transformers.engine import TransformersModel
 from models.training.score import Scorer
-from tests.conftest import write_jsonl
+from tests.conftest import run_here, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,9 +60,9 @@ def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, t
     roots = two_trees()
     react, *runs = [to_record(root, searched=False) for root in roots]
     write_jsonl(tmp_path / "t.jsonl", [{"question": "q", "answer": "1", "react": react, "runs": runs, "meta": {}}])
-    command = [sys.executable, "scripts/rerank.py", "--trees", str(tmp_path / "t.jsonl"), "--model", str(model_folder)]
+    command = ["scripts/rerank.py", "--trees", str(tmp_path / "t.jsonl"), "--model", str(model_folder)]
     output = tmp_path / "out.jsonl"
-    done = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
+    done = run_here(*command, "--output", output)
     assert done.returncode == 0, done.stderr
     record = json.loads(output.read_text())
     scores = [
@@ -77,7 +75,7 @@ def test_reranking_takes_the_answer_with_the_highest_value(model_folder: Path, t
     assert record["prediction"]["final_answer"] == best[1] and record["prediction"]["tag"] == best[2]
     assert record["prediction"]["correct"] is (best[1] == "1") and record["prediction"]["candidates"] == 6
     assert record["react"]["0.0.0"]["value"] == pytest.approx(Scorer(model_folder).values(roots)[0]["0.0.0"], abs=1e-6)
-    again = subprocess.run([*command, "--output", str(output)], cwd=ROOT, capture_output=True, text=True)
+    again = run_here(*command, "--output", output)
     assert again.returncode == 2 and "exists already" in again.stderr
 
 

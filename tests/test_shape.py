@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,14 +14,9 @@ from mcts.config import load_keys
 from mcts.errors import UserError
 from models.training.settings import TrainSettings
 from models.training.shaped_rounds import ShapingRounds, ShapingRunner
-from tests.conftest import stages_in_this_process
+from tests.conftest import run_here, stages_in_this_process
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True)
 
 
 def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +40,7 @@ def test_shaping_is_one_command_that_repeats_nothing(tmp_path: Path, monkeypatch
     assert all(f"| {name} | greedy | 4 |" in report for name in ("start", "imitation", "shaped"))
     assert "dropped" not in report
     stages = {path: path.read_bytes() for path in output.rglob("*.done")}
-    done = run("scripts/shape.py", *arguments)
+    done = run_here("scripts/shape.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in output.rglob("*.done")} == stages
 
@@ -84,19 +76,19 @@ def test_bad_input_of_shaping_is_one_line_and_exit_code_two(tmp_path: Path) -> N
     row: dict = {"question": "a", "react": {"0": node}, "meta": None}
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     samples = ["--trees", str(tmp_path / "trees.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *samples)
+    done = run_here("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *samples)
     assert done.returncode == 2 and "trees.jsonl:1: written with markup react," in done.stderr
     row["meta"] = {"config": {"prompt_wrap": "tora"}}
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     line = ["--trees", str(tmp_path / "trees.jsonl"), "--output", str(tmp_path / "out.jsonl")]
-    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    done = run_here("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
     assert done.returncode == 2 and "markup tora" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     row["meta"]["config"]["prompt_wrap"] = "react_sft"
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    done = run_here("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
     assert done.returncode == 2 and '"answer" is missing' in done.stderr
     row["answer"], row["react"]["0.1.0"] = "1", node
     (tmp_path / "trees.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    done = run("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
+    done = run_here("scripts/correct.py", "--custom_cfg", "configs/tiny/greedy.yaml", *line)
     assert done.returncode == 2 and "trees.jsonl:1: node 0.1.0: its parent" in done.stderr
     assert not (tmp_path / "out.jsonl").exists()

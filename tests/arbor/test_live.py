@@ -8,7 +8,6 @@ import pty
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
@@ -18,6 +17,7 @@ from arbor.commands import arbor
 from arbor.commands._live import ROWS, _NoBars, clock, safe, tree_lines
 from arbor.commands.rounds import LIVE, tools
 from mcts.trees.node import Node
+from tests.conftest import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTIONS = ("--questions", "models/tiny/data/heldout.jsonl", "--limit", "3")
@@ -28,9 +28,8 @@ RUN = [
 
 def live_lines(*words: object) -> list[str]:
     """What a command says on standard error with --live and without a terminal."""
-    command = [sys.executable, "-m", "arbor", *map(str, words), "--live"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=300)
-    text = done.stderr.decode()
+    done = run_here("-m", "arbor", *words, "--live")
+    text = done.stderr
     assert done.returncode == 0, text
     assert "\r" not in text and "\x1b" not in text
     return text.splitlines()
@@ -57,7 +56,7 @@ def test_a_run_leaves_its_report(trees: Path) -> None:
 def test_a_training_says_its_losses_and_what_is_left(trees: Path, tmp_path: Path) -> None:
     examples = tmp_path / "e.jsonl"
     words = ["--config", "configs/tiny/mcts_train.yaml", "--trees", str(trees), "--output", str(examples)]
-    subprocess.run([sys.executable, "-m", "arbor", "examples", *words], cwd=ROOT, check=True, capture_output=True)
+    assert run_here("-m", "arbor", "examples", *words).returncode == 0
     keys = [f"examples=[{examples}]", f"output={tmp_path / 'out'}", "updates=2", "log_every=1"]
     sets = [word for key in keys for word in ("--set", key)]
     lines = live_lines("train", "--config", "configs/train/tiny.yaml", *sets)
@@ -67,8 +66,7 @@ def test_a_training_says_its_losses_and_what_is_left(trees: Path, tmp_path: Path
 def test_commands_over_saved_trees_count_them(trees: Path, tmp_path: Path) -> None:
     rerank = ("rerank", "--trees", trees, "--model", ROOT / "models/tiny/weights", "--output", tmp_path / "r.jsonl")
     commands = ("evaluate", trees, "--audit", tmp_path / "u.jsonl"), ("grade-trees", trees), rerank
-    with ThreadPoolExecutor() as threads:
-        evaluated, graded, reranked = threads.map(lambda words: live_lines(*words)[-1], commands)
+    evaluated, graded, reranked = (live_lines(*words)[-1] for words in commands)
     assert evaluated.startswith("answers: ") and graded.startswith("trees: 3")
     assert reranked.startswith("questions: 3; accuracy: ")
 

@@ -17,6 +17,7 @@ import pytest
 from arbor.shards import Shard
 from mcts.errors import UserError
 from mcts.question import Question
+from tests.conftest import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 HELD_OUT = ROOT / "models/tiny/data/heldout.jsonl"
@@ -39,7 +40,7 @@ def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
 
 
 def arbor(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return ended(start(*arguments))
+    return run_here("-m", "arbor", *arguments)
 
 
 def search(output: Path, *more: object, limit: int = LIMIT) -> subprocess.Popen[str]:
@@ -47,7 +48,7 @@ def search(output: Path, *more: object, limit: int = LIMIT) -> subprocess.Popen[
 
 
 def solve(output: Path, *more: object, limit: int = LIMIT) -> subprocess.CompletedProcess[str]:
-    return ended(search(output, *more, limit=limit))
+    return arbor("solve", "--config", CONFIG, "--questions", HELD_OUT, "--limit", limit, "--output", output, *more)
 
 
 def rows(path: Path) -> list[dict]:

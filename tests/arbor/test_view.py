@@ -7,8 +7,6 @@ import gzip
 import hashlib
 import json
 import re
-import subprocess
-import sys
 import threading
 import urllib.error
 import urllib.request
@@ -26,6 +24,7 @@ from arbor.view.server import Followed, PageServer
 from mcts.errors import UserError
 from mcts.trees.file import TreeWriter
 from tests.arbor.pages import EVIL, hostile, plain, simulated, write
+from tests.conftest import run_here
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -166,7 +165,7 @@ def test_the_command_refuses_what_it_cannot_show(tmp_path: Path) -> None:
         ((str(bad), "--output", str(bad)), "is an input"),
         ((str(bad), "--serve", "--output", "x.html"), "--serve"),
     ):
-        done = subprocess.run([sys.executable, "-m", "arbor", "view", *words], cwd=ROOT, capture_output=True, text=True)
+        done = run_here("-m", "arbor", "view", *words)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "bad.html").exists()
 

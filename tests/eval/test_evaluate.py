@@ -2,19 +2,17 @@
 
 import gzip
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from eval.report.methods import by_data_set
 from eval.report.rows import read_rows
+from tests.conftest import run_here
 
 ROOT = Path(__file__).parents[2]
 
 
 def _evaluate(*arguments, cwd):
-    command = [sys.executable, ROOT / "scripts" / "evaluate.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    return run_here(ROOT / "scripts" / "evaluate.py", *arguments, cwd=cwd)
 
 
 def _tree(answer, value=0.5):
