@@ -11,7 +11,8 @@ import pytest
 from arbor.assembly import describe, load_model
 from mcts.errors import UserError
 from models.engines.config import RunConfig, load_config
-from tests.test_commands import HELD_OUT, run
+from tests.conftest import run_here
+from tests.test_commands import HELD_OUT
 
 TINY = Path("models/tiny/weights")
 
@@ -70,10 +71,10 @@ def test_a_gguf_file_is_a_model(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 def test_a_search_from_the_command_line_with_another_engine(tmp_path: Path) -> None:
-    done = run("-m", "scripts.export_gguf", str(TINY), str(tmp_path), "--type", "Q8_0")
+    done = run_here("-m", "scripts.export_gguf", str(TINY), str(tmp_path), "--type", "Q8_0")
     assert done.returncode == 0, done.stderr
     output = tmp_path / "trees.jsonl"
-    done = run(
+    done = run_here(
         "solver_demo.py", "--custom_cfg", "configs/tiny/sbs_1_5.yaml", "--qaf", HELD_OUT, "--limit", "4",
         "--output", str(output), "--set", "engine=llama_cpp", "--set", "engine_args={threads: 1}",
         "--set", f"model_dir={tmp_path / 'Q8_0' / 'model.gguf'}",
@@ -86,7 +87,7 @@ def test_a_search_from_the_command_line_with_another_engine(tmp_path: Path) -> N
 
 def test_mcts_without_a_value_head_from_the_command_line(tmp_path: Path) -> None:
     output = tmp_path / "trees.jsonl"
-    done = run(
+    done = run_here(
         "solver_demo.py", "--custom_cfg", "configs/tiny/mcts.yaml", "--qaf", HELD_OUT, "--limit", "2",
         "--output", str(output), "--set", "value_from=majority", "--set", "iterations=3",
     )  # fmt: skip
