@@ -1,8 +1,7 @@
 """The transformers engine: any causal language model folder as policy and value, on a CPU or a GPU.
 
 It forms batches from whatever requests are there at each step: new prompts and running samples go through the network
-together. Not covered: tensor parallelism, paged memory (a prompt's place is as long as the longest running prompt) and
-models whose layers are not all full attention.
+together. Not covered: tensor parallelism, and models whose layers are not all full attention.
 """
 
 from __future__ import annotations
