@@ -19,7 +19,8 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        if any(one.device.type != "cpu" for group in self.param_groups for one in group["params"]):
+        elsewhere = any(one.device.type != "cpu" for group in self.param_groups for one in group["params"])
+        if elsewhere or closure is not None:
             return super().step(closure)
         for group in self.param_groups:
             for one in group["params"]:
@@ -48,8 +49,8 @@ def _orthogonal(matrix: Tensor, coefficients: tuple[float, float, float], steps:
 
 
 def make_optimizers(module: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """AdamW for everything that is trained, or Muon for the matrices of the
-    layers and AdamW for embeddings, norms and the value head. Decay spares vectors and the head."""
+    """AdamW for everything that is trained, or Muon for the matrices of the layers and AdamW for embeddings, norms and
+    the value head. Decay spares vectors and the head."""
     named = [(name, one) for name, one in module.named_parameters() if one.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []
     if settings.optimizer == "muon+adamw":
