@@ -33,24 +33,25 @@ class Method:
 
 @dataclass(frozen=True)
 class Greedy:
-    """One solution, the most likely step at a time. Needs no value head."""
+    """One solution, the most likely step at a time. Needs no value head, and asks none."""
 
     def keys(self) -> dict[str, Any]:
-        return {"mode": "react", "temperature": 0.0}
+        return {"mode": "react", "need_value_func": False, "temperature": 0.0}
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Maj@k: n sampled solutions, the most frequent answer (self-consistency, https://arxiv.org/abs/2203.11171).
 
-    n: solutions. temperature: of their sampling; at 0 all are the same.
+    n: solutions. temperature: of their sampling; at 0 all are the same. No value head is asked
+    (`Method("react", {"need_value_func": True, "n_runs": n})` saves the values of their steps).
     """
 
     n: int = 5
     temperature: float = 0.7
 
     def keys(self) -> dict[str, Any]:
-        return {"mode": "react", "n_runs": self.n, "temperature": self.temperature}
+        return {"mode": "react", "need_value_func": False, "n_runs": self.n, "temperature": self.temperature}
 
 
 @dataclass(frozen=True)

@@ -148,14 +148,16 @@ def run_here(*command: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.chdir(cwd)
         patch.setattr(sys, "argv", arguments[kind == "-m" :])
+        patch.setattr(sys, "path", sys.path[:])
         try:
             if kind == "-m":
                 runpy.run_module(arguments[1], run_name="__main__")
             else:
-                patch.syspath_prepend(str((cwd / kind).parent))
+                sys.path.insert(0, str((cwd / kind).parent))
                 runpy.run_path(str(cwd / kind), run_name="__main__")
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            err.write("" if isinstance(end.code, int | None) else f"{end.code}\n")
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 

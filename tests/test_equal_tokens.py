@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from arbor.commands import equal_tokens
 from eval.report.columns import distinct_tokens
 from mcts.trees.node import Node
 from mcts.trees.record import to_record
@@ -116,3 +118,24 @@ def test_one_source_and_one_sampling_configuration(tmp_path: Path) -> None:
         command = ["-m", "arbor", "equal-tokens", *words, "--output", str(tmp_path)]
         done = run_here(*command)
         assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_solutions_are_judged_by_the_rule_of_their_sampling(tmp_path: Path) -> None:
+    root = Node()
+    first = Node("0.0", root, 1, value=-0.9)
+    first.children = [Node("0.0.0", first, 2, final_answer="1", terminal=True, value=0.5)]
+    root.children = [first]
+    record = line(0, [("2", 0.1), ("1", 0.0)], 10) | {"runs": [to_record(root, searched=False)]}
+    record["meta"]["config"] = {"path_value": "mean"}
+    sampled = write_jsonl(
+        tmp_path / "s.jsonl", [record, {**record, "meta": {**record["meta"], "index": 1, "config": {}}}]
+    )
+    for given, worth in ((None, [-0.2, 0.5]), ("min", [-0.9, -0.9])):
+        every = asyncio.run(equal_tokens.read_sampled(sampled, given))
+        assert [every[index].runs[1].value for index in (0, 1)] == pytest.approx(worth)
+    node = json.loads(sampled.read_text().splitlines()[0])["react"]["0.0"]
+    node["value"] = -100
+    lacking = write_jsonl(tmp_path / "l.jsonl", [{**record, "react": {**record["react"], "0.0": node}}])
+    done = run(tmp_path, lacking, write_jsonl(tmp_path / "t.jsonl", [{**record, "prediction": None}]))
+    assert done.returncode == 0 and "1 of 2 sampled answers have no value; they count as the least" in done.stderr
+    assert "best @ 2" in done.stdout

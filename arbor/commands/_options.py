@@ -168,11 +168,11 @@ def files(metavar: str, missing: str = "") -> Callable[[Function], Function]:
     return decorate
 
 
-def path_value(default: str | None = "last", shown: bool | str = True) -> Callable[[Function], Function]:
+def path_value(function: Function) -> Function:
     """--path-value of a command that judges solutions by their values."""
     kind = click.Choice(list(PATH_VALUES))
     words = "what a solution is worth: its last step's value, or the least, mean or product of all its steps'"
-    return click.option("--path-value", type=kind, default=default, show_default=shown, help=words)
+    return click.option("--path-value", type=kind, show_default="that of the sampling", help=words)(function)
 
 
 def output(words: str, required: bool = True) -> Callable[[Function], Function]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from eval.report.table import markdown_table
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
 from mcts.jsonl import write_text_whole, write_whole
+from mcts.search.offline import saved_rule
 from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
@@ -84,14 +86,16 @@ class Question:
     verdicts: dict[str, bool]
 
 
-async def read_sampled(path: Path, rule: str) -> dict[int, Question]:
-    """Raises UserError for a file without answers or with a single run a question."""
+async def read_sampled(path: Path, rule: str | None) -> dict[int, Question]:
+    """rule: of PATH_VALUES, None: that of the sampling. Raises UserError for a file without answers or with a single
+    run a question."""
     found = {}
     for where, record in read_tree_lines(path):
         index, answers, runs, trees = index_of(where, record), gold_answers(where, record), [], []
+        by = rule or saved_rule(record)
         for run, root in enumerate(read_roots(where, record)):
             leaf = next((node for node in walk(root) if node.answered and not node.children), None)
-            runs.append(None if leaf is None else Candidate(leaf.final_answer, path_value(leaf, rule), leaf.tag, run))
+            runs.append(None if leaf is None else Candidate(leaf.final_answer, path_value(leaf, by), leaf.tag, run))
             trees.append({node.tag: {"token_ids": node.token_ids} for node in walk(root)})
         if len(runs) < 2:
             raise UserError(f"{path}: one run a question; expected several (n_runs)")
@@ -134,7 +138,8 @@ def index_of(where: str, record: dict[str, Any]) -> int:
 
 @dataclass
 class Sampled:
-    """The sampled solutions of some questions. runs: of each, at least; per_run: tokens generated."""
+    """The sampled solutions of some questions. runs: of each, at least; per_run: tokens generated; judged: how many of
+    the answers have a value. Where some have, one without counts as the least."""
 
     questions: dict[int, Question]
 
@@ -142,10 +147,11 @@ class Sampled:
         every = self.questions.values()
         self.runs = min(len(one.runs) for one in every)
         self.per_run = sum(one.tokens / len(one.runs) for one in every) / len(every)
-        self.valued = all(run.value != NOT_EVALUATED for one in every for run in one.runs if run is not None)
+        answers = [run for one in every for run in one.runs if run is not None]
+        self.answers, self.judged = len(answers), sum(run.value != NOT_EVALUATED for run in answers)
 
     def ways(self) -> dict[str, str]:
-        return WAYS if self.valued else {"Maj": "majority"}
+        return WAYS if self.judged else {"Maj": "majority"}
 
     async def tries(self, k: int, way: str) -> Right:
         """Every k consecutive runs, decided in a way."""
@@ -244,10 +250,14 @@ def percent(row: Row) -> str:
     return f"{row.accuracy:.1f} ({row.low:.1f}–{row.high:.1f})"
 
 
-async def compare(runs: Path, searches: Sequence[Path], output: Path, rule: str) -> None:
+async def compare(runs: Path, searches: Sequence[Path], output: Path, rule: str | None) -> None:
     """Writes equal_tokens.json, .md and .png. Raises UserError."""
     every, read = await read_sampled(runs, rule), [Searched.read(path) for path in searches]
-    rows = await rows_of("all", Sampled(every), read)
+    sampled = Sampled(every)
+    if 0 < sampled.judged < sampled.answers:
+        left = sampled.answers - sampled.judged
+        print(f"{left} of {sampled.answers} sampled answers have no value; they count as the least", file=sys.stderr)
+    rows = await rows_of("all", sampled, read)
     families = {one.family for one in every.values()} - {""}
     for family in sorted(families) if len(families) > 1 else ():
         rows += await rows_of(family, Sampled({i: one for i, one in every.items() if one.family == family}), read)
@@ -296,7 +306,7 @@ def search_questions(
     "--searches", "--trees", cls=options.Several, type=options.FILE, metavar="FILE...",
     help="tree files of the same questions",
 )  # fmt: skip
-@options.path_value(None, "the configuration's that samples, else last")
+@options.path_value
 @options.output("folder of equal_tokens.md, equal_tokens.json, equal_tokens.png and the trees")
 @options.live
 def command(
@@ -311,6 +321,6 @@ def command(
         keys = [*overrides, *([f"model_dir={json.dumps(str(model))}"] if model else [])]
         read = list(search_configs(configs, samples, keys))
         sampled, found = search_questions(questions, limit, read, output, live)
-        searches, path_value = tuple(found), path_value or read[0][1].path_value
+        searches = tuple(found)
     assert sampled is not None
-    asyncio.run(compare(sampled, searches, output, path_value or "last"))
+    asyncio.run(compare(sampled, searches, output, path_value))

@@ -20,6 +20,7 @@ from arbor.commands import _options as options
 from arbor.commands._progress import Progress
 from eval.data.questions import read_answers
 from mcts.jsonl import encode_line, write_whole
+from mcts.search.offline import saved_rule
 from mcts.search.rules import path_value
 from mcts.search.voting import Candidate, decide
 from mcts.trees.file import read_roots, read_tree_lines
@@ -45,7 +46,7 @@ async def rerank(where: str, record: dict[str, Any], scorer: Any, vote: str, rul
     return {**record, "prediction": prediction}
 
 
-async def rerank_file(trees: Path, model: Path, output: Path, vote: str, rule: str, live: bool) -> None:
+async def rerank_file(trees: Path, model: Path, output: Path, vote: str, rule: str | None, live: bool) -> None:
     from models.engines.folder import quiet_transformers
     from models.training.score import Scorer
 
@@ -53,7 +54,7 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str, rule: s
     scorer = Scorer(model)
     with write_whole(output) as file, Progress(None, name="rerank", live=live) as progress:
         for where, record in read_tree_lines(trees):
-            decided = await rerank(where, record, scorer, vote, rule)
+            decided = await rerank(where, record, scorer, vote, rule or saved_rule(record))
             file.write(encode_line(decided))
             progress.tick(decided)
             await asyncio.sleep(0)  # where a signal ends the work, if nothing else had to be waited for
@@ -64,9 +65,9 @@ async def rerank_file(trees: Path, model: Path, output: Path, vote: str, rule: s
 @options.model("model folder with a value head")
 @options.output("tree file (never overwritten)")
 @click.option("--vote", type=click.Choice(("none", "value_weighted")), default="none", help="none: the best")
-@options.path_value()
+@options.path_value
 @options.live
-def command(trees: Path, model: Path, output: Path, vote: str, path_value: str, live: bool) -> None:
+def command(trees: Path, model: Path, output: Path, vote: str, path_value: str | None, live: bool) -> None:
     check_output(output, new=True)
     asyncio.run(rerank_file(trees, model, output, vote, path_value, live))
     print(output)

@@ -12,7 +12,8 @@ from eval.grading.extract import extract
 from eval.report.tally import gold_answers
 from mcts.errors import UserError
 from mcts.jsonl import read_objects
-from mcts.search.offline import solutions, top_answer
+from mcts.search.offline import saved_rule, solutions, top_answer
+from mcts.search.rules import path_value
 from mcts.trees.file import check_record
 from mcts.trees.node import FAILURES, NOT_EVALUATED, walk
 from mcts.trees.record import TreeError, from_record
@@ -62,20 +63,26 @@ def _tree_row(where: str, record: dict[str, Any]) -> Row:
     trees = [record["react"], *record.get("runs", [])]
     per_run = len(trees) > 1
     try:
-        samples = [sample for tree in trees for sample in (_solutions(tree)[:1] if per_run else _solutions(tree))]
+        rule = saved_rule(record)
+        found = [_solutions(tree, rule) for tree in trees]
+        samples = [sample for every in found for sample in (every[:1] if per_run else every)]
         prediction = top_answer(record) or ""
     except TreeError as error:
         raise UserError(f"{where}: {error}") from None
     return Row(where, golds, prediction, tuple(samples), per_run, record)
 
 
-def _solutions(tree: dict[str, Any]) -> list[Sample]:
-    """The answers of one search, best first; of a search without any, one empty answer."""
-    if isinstance(tree, Mapping) and "solutions" in tree:
-        found = solutions(tree)
-    else:
+def _solutions(tree: dict[str, Any], rule: str) -> list[Sample]:
+    """The answers of one search with what their paths are worth, best first; of a search without any, one empty
+    answer."""
+    listed = isinstance(tree, Mapping) and "solutions" in tree
+    found = solutions(tree) if listed else []
+    if not listed or rule != "last":
         nodes = [node for node in walk(from_record(tree)) if node.answered]
-        found = [(node.final_answer, node.q_value if node.visit_count else node.value) for node in nodes]
+        if listed:
+            tags = {one.get("tag") for one in tree["solutions"]}
+            nodes = [node for node in nodes if node.tag in tags]
+        found = [(one.final_answer, one.q_value if one.visit_count else path_value(one, rule)) for one in nodes]
     found = sorted((one for one in found if one[0] not in FAILURES), key=lambda one: -one[1])
     known = [Sample(answer, None if value == NOT_EVALUATED else value) for answer, value in found]
     return known or [Sample("", None)]

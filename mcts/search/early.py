@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from mcts.config import Config
-from mcts.search.rules import STRATEGIES, note_in_flight
+from mcts.search.rules import STRATEGIES, note_in_flight, path_value
 from mcts.trees.node import NOT_EVALUATED, Node, walk
 
 ROUNDING = 1e-9  # a bound and the sum it bounds are not added up in the same order
@@ -34,7 +34,8 @@ class Early:
 
     def _answer(self, child: Node) -> None:
         votes = 1 + child.duplicates
-        weight = 1.0 + max(-1.0, child.value) if self.config.need_value_func and child.value > NOT_EVALUATED else 1.0
+        judged = self.config.need_value_func and child.value > NOT_EVALUATED
+        weight = 1.0 + max(-1.0, path_value(child, self.config.path_value)) if judged else 1.0
         text = child.final_answer.strip()
         self.answers += votes
         self.weights[text] = self.weights.get(text, 0.0) + votes * weight

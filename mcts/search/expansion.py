@@ -284,7 +284,8 @@ class Expander:
         return execution.observation
 
     async def evaluate(self, nodes: Sequence[Node]) -> None:
-        """Asks the value head for every node of `nodes`. One that no longer fits the model's window ends there."""
+        """Asks the value head for every node of `nodes`. One that no longer fits the window ends there; an answer
+        stays without a value."""
         self.counts.evaluations += len(nodes)
         await _together([self._evaluate(node) for node in nodes])
 
@@ -293,5 +294,6 @@ class Expander:
         try:
             node.value = finite(await self.model.evaluate(node.context))
         except ContextTooLong:
-            node.value = self.config.negative_reward
-            node.end(TOO_LONG)
+            if not node.answered:
+                node.value = self.config.negative_reward
+                node.end(TOO_LONG)

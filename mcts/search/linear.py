@@ -10,7 +10,8 @@ from mcts.trees.node import TOO_LONG
 
 async def linear(search: Search) -> None:
     """One chain of steps ("react" mode): greedy at temperature 0, a sampled solution above. With `need_value_func` each
-    step has its value, which comes with the sampling of the next one."""
+    step has its head's value, which comes with the sampling of the next one; a last step that failed has none, and with
+    `value_from: majority` the answer alone has one."""
     expander, node = search.expander, search.root
     valued = expander.config.need_value_func
     while not node.terminal:
@@ -24,9 +25,9 @@ async def linear(search: Search) -> None:
         node.release()
         node = node.children[0]
     if node.answered:
+        search.solutions = [node]  # it counts, even if there is no time left for its value
         if valued:
             await expander.evaluate([node])
-        search.solutions = [node]
 
 
 LINEAR = Method(linear, "chain of steps")

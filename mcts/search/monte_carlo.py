@@ -192,12 +192,12 @@ def _back_up(search: Search, simulation: Simulation, children: list[Node]) -> No
             backup(child, child.reward)
     if not config.update_leaf_value:
         leaf.value = 0.0 if simulation.value is None else simulation.value
-        backup(leaf, path_value(leaf, config.path_value))
+        backup(leaf, 0.0 if simulation.value is None else path_value(leaf, config.path_value))
     for child in to_value:
         if not config.need_value_func:
             backup(child, 0.0)
         elif child.value != NOT_EVALUATED:  # of a search that was stopped meanwhile it may be
-            backup(child, path_value(child, config.path_value))
+            backup(child, child.value if child.failed else path_value(child, config.path_value))
     leaf.release()  # it is expanded once; its children hold what they build upon
     for child in children:
         if child.terminal or leaf.closed:  # the branch may have been given up meanwhile

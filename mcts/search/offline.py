@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mcts.config import Config
-from mcts.search.rules import STRATEGIES
+from mcts.search.rules import PATH_VALUES, STRATEGIES
 from mcts.trees.node import NOT_EVALUATED, Node, walk
 from mcts.trees.record import TreeError, from_record, read_number, read_text
 
@@ -69,6 +69,14 @@ def decided_by(config: Config, root: Node, *, prune: bool = True) -> list[Node]:
         c_puct=config.c_puct,
         path_value=config.path_value,
     )
+
+
+def saved_rule(record: Mapping[str, Any]) -> str:
+    """The `path_value` that a saved line was searched with; "last", the published one, where it does not say."""
+    meta = record.get("meta")
+    config = meta.get("config") if isinstance(meta, Mapping) else None
+    rule = config.get("path_value") if isinstance(config, Mapping) else None
+    return rule if rule in PATH_VALUES else "last"
 
 
 def solutions(tree: Mapping[str, Any]) -> list[tuple[str, float]]:

@@ -32,13 +32,12 @@ class RolloutExpander(Expander):
         origin = replace(node, children=[])
         if self._majority is None:  # the root comes first
             self._majority = asyncio.ensure_future(self._most_frequent(origin))
-        value, children = await super().grow(node, n)
+        _, children = await super().grow(node, n)  # the model's own value is none of ours
         for child in children:
             if child.state is not None:
                 child.state.shared = True  # rollouts start from it too
-        if self.config.method.expands_by_value and not self.config.update_leaf_value:  # else nobody reads it
-            value = await self._estimate(origin)
-        return value, children
+        read = self.config.method.expands_by_value and not self.config.update_leaf_value
+        return await self._estimate(origin) if read else None, children
 
     async def _evaluate(self, node: Node) -> None:
         node.value = await self._estimate(node)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from eval.report.rows import read_rows
 from mcts.config import Config
 from mcts.interpreter import ForkInterpreter
-from mcts.search.early import _Bounds
+from mcts.model import Context
+from mcts.search.early import Early, _Bounds
 from mcts.search.offline import offline_inference
 from mcts.search.rules import PATH_VALUES, path_value
-from mcts.trees.node import NOT_EVALUATED, Node
+from mcts.trees.node import NOT_EVALUATED, TOO_LONG, Node
 from mcts.trees.record import from_record
+from tests.conftest import write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, code_step, final_step, make_solver
 
 DEPTH, QUESTIONS = 6, 12
@@ -28,9 +34,9 @@ def path(*values: float) -> Node:
     return node
 
 
-@pytest.mark.parametrize(("rule", "worth"), [("last", 0.6), ("min", -0.2), ("mean", 0.3), ("product", -0.3664)])
+@pytest.mark.parametrize(("rule", "worth"), [("last", 0.6), ("min", -0.2), ("mean", 0.3), ("product", -0.52)])
 def test_each_rule_reads_the_values_of_all_steps_but_not_the_root_s(rule: str, worth: float) -> None:
-    assert path_value(path(0.5, -0.2, 0.6), rule) == pytest.approx(worth if rule != "product" else 2 * 0.24 - 1)
+    assert path_value(path(0.5, -0.2, 0.6), rule) == pytest.approx(worth)
 
 
 @pytest.mark.parametrize("rule", PATH_VALUES)
@@ -71,7 +77,12 @@ async def right_of(interpreter: ForkInterpreter, **keys: object) -> int:
 
 
 @pytest.mark.parametrize(
-    "keys", [{"mode": "sbs"}, {"mode": "mcts", "iterations": 30, "update_leaf_value": True, "c_puct": 0.5}]
+    "keys",
+    [
+        {"mode": "sbs"},
+        {"mode": "mcts", "iterations": 30, "update_leaf_value": True, "c_puct": 0.5},
+        {"mode": "mcts", "iterations": 12, "mcts_infer_strategy": "q_value", "c_puct": 0.5},
+    ],
 )
 async def test_all_values_of_a_path_save_a_search_whose_head_forgets(
     interpreter: ForkInterpreter, keys: dict[str, object]
@@ -110,3 +121,77 @@ async def test_a_sampled_solution_has_the_values_that_a_beam_of_one_sample_has(i
     assert chain["meta"]["evaluations"] == 1 < beam["meta"]["evaluations"]
     unjudged = await make_solver(forgetful(5), interpreter, mode="react").solve(ask(answer="42"))
     assert {node.value for node in from_record(unjudged["react"]).walk()} == {NOT_EVALUATED}
+
+
+async def test_an_answer_that_time_or_the_window_leaves_without_a_value_counts(interpreter: ForkInterpreter) -> None:
+    class Slow(ScriptedModel):
+        async def evaluate(self, context: Context) -> float:
+            await asyncio.sleep(60)
+            return 0.0
+
+    keys = {"mode": "react", "need_value_func": True}
+    late = await make_solver(Slow(lambda *_: final_step("42")), interpreter, max_total_time=0.5, **keys).solve(ask())
+    assert late["prediction"]["final_answer"] == "42" and late["meta"]["timed_out"]
+    model = ScriptedModel(lambda *_: final_step("42"))
+    await make_solver(model, interpreter, mode="react").solve(ask())
+    model.window = len(model.prompts[0])  # the question fits, its answer does not
+    for mode in ("react", "sbs"):
+        full = await make_solver(model, interpreter, mode=mode, need_value_func=True).solve(ask())
+        assert full["prediction"]["final_answer"] == "42" and "failures" not in full["meta"]
+        assert from_record(full["react"]).children[0].value == NOT_EVALUATED
+
+
+async def test_a_vote_weighs_paths(interpreter: ForkInterpreter) -> None:
+    """Two answers "a" that the head has forgotten the error of, one "b" that it liked all along."""
+
+    def say(prompt: str, index: int) -> str:
+        if "</step>" in prompt:
+            return final_step("b" if "good" in prompt else "a")
+        return code_step("print(1)  # good" if index == 2 else f"print({index})  # slip")
+
+    def value(prompt: str) -> float:
+        return (0.9 if "good" in prompt else -0.95) if prompt.count("</step>") == 1 else 0.5
+
+    picked = {}
+    for rule in ("last", "min"):
+        keys = {"mode": "sbs", "n_generate_sample": 3, "step_beam_width": 3, "remove_duplicate": True}
+        keys |= {"need_value_func": True, "vote": "value_weighted", "path_value": rule}
+        solver = make_solver(ScriptedModel(say, value), interpreter, **keys)
+        picked[rule] = (await solver.solve(ask()))["prediction"]["final_answer"]
+    assert picked == {"last": "a", "min": "b"}
+    early = Early(Config(mode="mcts", need_value_func=True, path_value="min", stop_agreement=0.8, stop_answers=3))
+    for text, first in (("a", -0.95), ("a", -0.95), ("b", 0.9)):
+        leaf = path(first, 0.5)
+        leaf.final_answer, leaf.terminal = text, True
+        assert leaf.parent is not None
+        early.observe(leaf.parent)
+    assert early.weights == pytest.approx({"a": 0.1, "b": 1.5})
+
+
+async def test_a_step_that_no_longer_fits_backs_up_its_own_reward(interpreter: ForkInterpreter) -> None:
+    model = ScriptedModel(lambda prompt, index: code_step(f"print({index})"), lambda prompt: 0.9)
+    keys = {"mode": "mcts", "need_value_func": True, "update_leaf_value": True, "n_generate_sample": 2}
+    await make_solver(model, interpreter, iterations=3, **keys).solve(ask())
+    model.window = len(model.prompts[1])  # a step fits, a second one does not
+    record = await make_solver(model, interpreter, iterations=6, path_value="mean", **keys).solve(ask())
+    failed = [node for node in from_record(record["react"]).walk() if node.reason == TOO_LONG]
+    assert failed and all(node.value == node.q_value == -1.0 for node in failed)
+
+
+async def test_a_report_ranks_the_answers_as_their_search_did(interpreter: ForkInterpreter, tmp_path: Path) -> None:
+    keys = {"mode": "sbs", "n_generate_sample": 5, "step_beam_width": 3, "need_value_func": True}
+    keys |= {"remove_duplicate": True, "max_depth": DEPTH + 2}
+    records = []
+    for number in range(QUESTIONS):
+        solver = make_solver(forgetful(number), interpreter, path_value="mean", **keys)
+        record = await solver.solve(ask(answer="42"))
+        records.append(said_by(record, "mean"))
+    rows = read_rows(write_jsonl(tmp_path / "t.jsonl", records), "default")
+    assert [row.samples[0].answer for row in rows] == [one["prediction"]["final_answer"] for one in records]
+    told = [said_by(record, "last") for record in records]
+    rows = read_rows(write_jsonl(tmp_path / "l.jsonl", told), "default")
+    assert [row.samples[0].answer for row in rows] != [one["prediction"]["final_answer"] for one in records]
+
+
+def said_by(record: dict[str, Any], rule: str) -> dict[str, Any]:
+    return {**record, "meta": {**record["meta"], "config": {"path_value": rule}}}
