@@ -23,6 +23,7 @@ KEYS: dict[str, Any] = {
     "c_puct": 1.25,
     "max_total_time": 1e6,
     "max_depth": 1000,
+    "descend": False,  # a thousand levels deep, where simulations are counted
 }
 
 
