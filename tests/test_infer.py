@@ -10,8 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,7 @@ from mcts.interpreter import ForkInterpreter
 from mcts.markup import make_markup
 from mcts.search.driver import Solver
 from models.engines.config import RunConfig
-from tests.conftest import write_jsonl
+from tests.conftest import run_here, write_jsonl
 from tests.mcts.conftest import ScriptedModel, ask, exact
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,10 +64,10 @@ def command(data: Path, output: Path, *more: str) -> list[str]:
 
 
 def run(data: Path, output: Path, *more: str) -> list[dict]:
-    """The rows of a run, without what the clock says. It runs in this process: imports are most of what one takes."""
-    with redirect_stdout(StringIO()) as printed:
-        infer.command.main(command(data, output, *more)[2:], standalone_mode=False)
-    return read(Path(next(line for line in printed.getvalue().splitlines() if line.endswith(".jsonl"))))
+    """The rows of a run, without what the clock says."""
+    done = run_here(*command(data, output, *more)[1:])
+    assert done.returncode == 0, done.stderr
+    return read(Path(next(line for line in done.stdout.splitlines() if line.endswith(".jsonl"))))
 
 
 def read(path: Path) -> list[dict]:

@@ -29,6 +29,7 @@ import openai
 
 from arbor.assembly import describe, load_model, open_solver
 from arbor.commands.serve import command, listen, read_keys
+from arbor.serving.asked import read_asked
 from arbor.serving.limits import Limits
 from arbor.serving.process import make_server
 from arbor.serving.service import Service
@@ -485,3 +486,9 @@ def test_what_the_extra_installs_is_named_where_it_is_missing() -> None:
     words = [sys.executable, "-c", code, "--config", str(CONFIG), "--port", "0"]
     refused = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 2 and "arbor-search[serve]" in refused.stderr and len(refused.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["arbor-greedy", "arbor-maj-5"])
+def test_what_reads_no_value_asks_no_head(name: str) -> None:
+    asked = read_asked({"model": name, "prompt": GARDEN}, load_config(CONFIG), Limits(), chat=False)
+    assert load_config(CONFIG).need_value_func and not asked.config.need_value_func

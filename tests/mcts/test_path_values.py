@@ -178,6 +178,21 @@ async def test_a_step_that_no_longer_fits_backs_up_its_own_reward(interpreter: F
     assert failed and all(node.value == node.q_value == -1.0 for node in failed)
 
 
+async def test_where_nothing_has_a_value_depth_costs_nothing(interpreter: ForkInterpreter) -> None:
+    model = ScriptedModel(lambda prompt, index: code_step(f"print({index})"), lambda prompt: None)  # without a head
+    keys = {
+        "mode": "mcts",
+        "is_sampling": True,
+        "iterations": 8,
+        "path_value": "product",
+        "max_depth": 50,
+        "descend": False,
+    }
+    record = await make_solver(model, interpreter, **keys).solve(ask(answer="42"))
+    nodes = list(from_record(record["react"]).walk())
+    assert max(node.depth for node in nodes) > 1 and {node.q_value for node in nodes} == {0.0}
+
+
 async def test_a_report_ranks_the_answers_as_their_search_did(interpreter: ForkInterpreter, tmp_path: Path) -> None:
     keys = {"mode": "sbs", "n_generate_sample": 5, "step_beam_width": 3, "need_value_func": True}
     keys |= {"remove_duplicate": True, "max_depth": DEPTH + 2}
